@@ -1,0 +1,1 @@
+"""What the user runs, and the codecs."""

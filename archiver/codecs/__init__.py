@@ -1,0 +1,18 @@
+"""A spec -> its codec."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from manifests.records import CodecSpec
+from pipelines.codec import Codec
+
+
+def load_codec(spec: CodecSpec, weights: Mapping[str, Path], device: str) -> Codec:
+    """The codec of a spec, its `weights` (sha256 -> local safetensors file) on `device` ("cpu", "cuda:0")."""
+    match spec.name:
+        case "avif":
+            from archiver.codecs.avif import load_avif
+
+            return load_avif(spec)
+        case _:
+            raise ValueError(f"codec {spec.name!r}, this program knows: avif")

@@ -1,0 +1,221 @@
+"""Records <-> Parquet parts."""
+
+import hashlib
+import io
+import json
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from manifests.records import EncodedImage, Record
+
+FORMAT = 1
+ROW_GROUP_BYTES = 256_000  # of keys, captions and bitstreams: one range read of ~300 kB restores one row
+ROW_GROUP_RECORDS = 2_000
+
+SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("caption", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("source_bytes", pa.int64(), nullable=False),
+        pa.field("mtime", pa.int64(), nullable=False),
+        pa.field("spec", pa.string(), nullable=False),
+        pa.field("run", pa.string(), nullable=False),
+        pa.field("bitstream_bytes", pa.int32()),
+        pa.field("check", pa.int16(), nullable=False),
+        pa.field("failure", pa.string()),
+        pa.field("notes", pa.string()),
+        pa.field("digest", pa.binary()),
+        pa.field("bitstream", pa.binary()),
+    ]
+)
+_DICTIONARY = ["spec", "run", "failure", "notes"]
+_ENCODING = {
+    "key": "DELTA_BYTE_ARRAY",
+    "caption": "DELTA_LENGTH_BYTE_ARRAY",
+    "width": "DELTA_BINARY_PACKED",
+    "height": "DELTA_BINARY_PACKED",
+    "source_bytes": "DELTA_BINARY_PACKED",
+    "mtime": "DELTA_BINARY_PACKED",
+    "bitstream_bytes": "DELTA_BINARY_PACKED",
+    "check": "DELTA_BINARY_PACKED",
+    "digest": "DELTA_LENGTH_BYTE_ARRAY",
+    "bitstream": "DELTA_LENGTH_BYTE_ARRAY",
+}
+# Random bytes do not shrink: compressing them only adds frames.
+_COMPRESSION = {name: "NONE" if name in ("check", "digest", "bitstream") else "ZSTD" for name in SCHEMA.names}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How a part came to be; kept in its footer."""
+
+    encode_seconds: float  # of one worker
+    device: str  # "cpu", "cuda"
+
+    def to_json(self) -> bytes:
+        return json.dumps(
+            {"format": FORMAT, "encode_seconds": self.encode_seconds, "device": self.device}
+        ).encode()
+
+    @staticmethod
+    def of(metadata: pq.FileMetaData) -> "Origin":
+        """Inverse of `to_json`, from a part's footer."""
+        found = json.loads((metadata.metadata or {}).get(b"archiver", b"{}"))
+        if found.get("format") != FORMAT:
+            raise ValueError(f"part format {found.get('format')!r}, this program reads {FORMAT}")
+        return Origin(float(found["encode_seconds"]), str(found["device"]))
+
+
+def check_of(record: Record) -> int:
+    """The record's 16-bit check (FORMAT.md, Check): what pixels, size and name depend on."""
+    head = record.key.encode() + b"\0" + record.spec.encode() + b"\0"
+    if record.image is None:
+        body = (record.failure or "").encode()
+    else:
+        body = struct.pack("<II", record.image.height, record.image.width) + record.image.bitstream
+    return int.from_bytes(hashlib.blake2b(head + body, digest_size=2).digest(), "little", signed=True)
+
+
+def table_of(records: Iterable[Record], run: str) -> pa.Table:
+    """Inverse of `records_of`, in ascending order of the keys' UTF-8 bytes."""
+    ordered = sorted(records, key=lambda record: record.key.encode())
+    images = [record.image for record in ordered]
+    columns = {
+        "key": [record.key for record in ordered],
+        "caption": [image.caption if image else None for image in images],
+        "width": [image.width if image else None for image in images],
+        "height": [image.height if image else None for image in images],
+        "source_bytes": [record.source_bytes for record in ordered],
+        "mtime": [record.mtime for record in ordered],
+        "spec": [record.spec for record in ordered],
+        "run": [run] * len(ordered),
+        "bitstream_bytes": [len(image.bitstream) if image else None for image in images],
+        "check": [check_of(record) for record in ordered],
+        "failure": [record.failure for record in ordered],
+        "notes": [record.notes for record in ordered],
+        "digest": [record.digest for record in ordered],
+        "bitstream": [image.bitstream if image else None for image in images],
+    }
+    return pa.Table.from_pydict(columns, schema=SCHEMA)
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A record whose check does not match what was read."""
+
+    key: str
+
+
+def records_of(table: pa.Table) -> list[Record | Damaged]:
+    """Inverse of `table_of`; a row that its own check contradicts comes back as `Damaged`."""
+    return [_record_of(row) for row in table.to_pylist()]
+
+
+def _record_of(row: dict[str, object]) -> Record | Damaged:
+    try:
+        image = None
+        if row["failure"] is None:
+            image = EncodedImage(row["bitstream"], row["caption"], row["height"], row["width"])  # type: ignore[arg-type]
+        names = ("key", "source_bytes", "mtime", "spec")
+        plain = {name: row[name] for name in names}
+        extra = {name: row[name] for name in ("failure", "notes", "digest")}
+        record = Record(image=image, **plain, **extra)  # type: ignore[arg-type]
+        intact = check_of(record) == row["check"]
+    except (TypeError, ValueError, AttributeError, struct.error):
+        intact = False  # damage can leave a null where there must be none
+    return record if intact else Damaged(str(row["key"]))
+
+
+def to_parquet(table: pa.Table, origin: Origin) -> bytes:
+    """The bytes of a part; `table` is ordered by key."""
+    sink = io.BytesIO()
+    with pq.ParquetWriter(
+        sink,
+        SCHEMA,
+        compression=_COMPRESSION,
+        compression_level=None,
+        use_dictionary=_DICTIONARY,
+        column_encoding=_ENCODING,
+        write_statistics=["key"],
+        write_page_checksum=True,
+        store_schema=False,
+        version="2.6",
+    ) as writer:
+        writer.add_key_value_metadata({"archiver": origin.to_json()})
+        for group in _row_groups(table):
+            writer.write_table(group, row_group_size=len(group) or 1)
+    return sink.getvalue()
+
+
+def _row_groups(table: pa.Table) -> list[pa.Table]:
+    """Cuts where the payload reaches ROW_GROUP_BYTES or the count ROW_GROUP_RECORDS; an empty table is one group."""
+    sizes = [pc.fill_null(pc.binary_length(table[name]), 0) for name in ("key", "caption", "bitstream")]
+    payload = pc.add(pc.add(sizes[0], sizes[1]), sizes[2]).to_pylist()
+    cuts, start, filled = [0], 0, 0
+    for row, size in enumerate(payload):
+        if row > start and (filled + size > ROW_GROUP_BYTES or row - start >= ROW_GROUP_RECORDS):
+            cuts.append(row)
+            start, filled = row, 0
+        filled += size
+    cuts.append(len(payload))
+    return [table.slice(first, last - first) for first, last in zip(cuts, cuts[1:], strict=False)]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part as its name and the log describe it, without its records."""
+
+    run: str
+    first: int  # row of the run's plan
+    last: int  # included
+    hash: str  # first 16 hex digits of the sha256 of its bytes
+    size: int  # bytes
+    records: int
+    min_key: str | None  # None where there are no records
+    max_key: str | None
+
+    @property
+    def path(self) -> str:
+        """Below `images/`."""
+        return f"{self.run}/{self.first:09d}-{self.last:09d}-{self.hash}.parquet"
+
+    def spans(self, low: str, high: str) -> bool:
+        """Whether any key from low to high (included) may lie in it."""
+        return (
+            self.min_key is not None
+            and self.max_key is not None
+            and self.min_key <= high
+            and low <= self.max_key
+        )
+
+
+def parse_path(path: str) -> tuple[str, int, int, str]:
+    """Run, first, last and hash of a part's path below `images/`; ValueError for any other path."""
+    try:
+        run, name = path.split("/")
+        first, last, rest = name.split("-")
+        hash_, suffix = rest.split(".")
+        if suffix != "parquet":
+            raise ValueError
+        return run, int(first), int(last), hash_
+    except ValueError:
+        raise ValueError(f"{path!r} is no part: expected <run>/<first>-<last>-<hash>.parquet") from None
+
+
+def describe(run: str, first: int, last: int, content: bytes, table: pa.Table) -> Part:
+    """The part that `content`, made of `table`, is."""
+    keys: Sequence[str] = [table["key"][0].as_py(), table["key"][-1].as_py()] if len(table) else []
+    lowest, highest = (keys[0], keys[1]) if keys else (None, None)
+    return Part(run, first, last, short_hash(content), len(content), len(table), lowest, highest)
+
+
+def short_hash(content: bytes) -> str:
+    """First 16 hex digits of the sha256."""
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -1,0 +1,142 @@
+"""Plans: the frozen listing of a run, as a Parquet object that its run is named after."""
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from manifests.part import FORMAT
+
+PLAN_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),  # bytes
+        pa.field("mtime", pa.int64(), nullable=False),  # seconds since 1970, UTC
+        pa.field("etag32", pa.int32()),
+        pa.field("replaces", pa.string()),  # run of the row that this one is to replace
+        pa.field("caption", pa.string()),
+    ]
+)
+_ENCODING = {
+    "key": "DELTA_BYTE_ARRAY",
+    "size": "DELTA_BINARY_PACKED",
+    "mtime": "DELTA_BINARY_PACKED",
+    "etag32": "PLAIN",
+    "caption": "DELTA_LENGTH_BYTE_ARRAY",
+}
+
+
+@dataclass(frozen=True)
+class PlanHead:
+    """What a run is about, beside its rows."""
+
+    source: str  # URL without credentials
+    spec: str  # spec id
+    created: str  # ISO 8601, UTC, whole seconds: "2026-01-31T23:59:59Z"
+    table_version: int  # of images/, that the listing was compared with
+    captions: str  # "none", "sidecar" or "table"
+    digest: bool
+    shard_records: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Rows first..last (included) of a plan, encoded together into one part."""
+
+    run: str
+    first: int
+    last: int
+
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
+    def halves(self) -> tuple["Shard", "Shard"]:
+        """Two shards of at least one row each; this one has at least two."""
+        middle = (self.first + self.last) // 2
+        return Shard(self.run, self.first, middle), Shard(self.run, middle + 1, self.last)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run's frozen listing: row n is a key, rows in ascending order of the keys' UTF-8 bytes."""
+
+    run: str
+    head: PlanHead
+    rows: pa.Table  # PLAN_SCHEMA
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def plan_to_parquet(head: PlanHead, rows: pa.Table) -> tuple[str, bytes]:
+    """The run's name, made of its time and its plan's hash, and the plan's bytes."""
+    sink = io.BytesIO()
+    with pq.ParquetWriter(
+        sink,
+        PLAN_SCHEMA,
+        compression="ZSTD",
+        use_dictionary=["replaces"],
+        column_encoding=_ENCODING,
+        write_statistics=["key"],
+        write_page_checksum=True,
+        store_schema=False,
+    ) as writer:
+        writer.add_key_value_metadata({"archiver": json.dumps({"format": FORMAT, **asdict(head)})})
+        writer.write_table(rows, row_group_size=50_000)
+    content = sink.getvalue()
+    time = head.created.replace("-", "").replace(":", "").removesuffix("Z")
+    return f"{time}-{hashlib.sha256(content).hexdigest()[:10]}", content
+
+
+def plan_of(run: str, content: bytes) -> Plan:
+    """Inverse of `plan_to_parquet`; ValueError where the bytes are not those that the run is named after."""
+    if not is_plan_of(run, content):
+        raise ValueError(f"plan of run {run} is damaged: its sha256 does not begin with {run[-10:]}")
+    with pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True) as file:
+        found = json.loads((file.metadata.metadata or {})[b"archiver"])
+        version = found.pop("format")
+        if version != FORMAT:
+            raise ValueError(f"plan format {version!r} of run {run}, this program reads {FORMAT}")
+        return Plan(run, PlanHead(**found), file.read())
+
+
+def is_plan_of(run: str, content: bytes) -> bool:
+    """Whether the run is named after these bytes."""
+    return hashlib.sha256(content).hexdigest()[:10] == run[-10:]
+
+
+def open_ranges(count: int, committed: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The ranges of rows 0..count-1 that no committed (first, last) covers.
+
+    Example: open_ranges(10, [(2, 4), (7, 7)]) -> [(0, 1), (5, 6), (8, 9)]
+    """
+    gaps, start = [], 0
+    for first, last in sorted(committed):
+        if first > start:
+            gaps.append((start, first - 1))
+        start = max(start, last + 1)
+    if start < count:
+        gaps.append((start, count - 1))
+    return gaps
+
+
+def shards_of(
+    plan: Plan, committed: Sequence[tuple[int, int]], shard_bytes: int = 2_000_000_000
+) -> list[Shard]:
+    """Cuts what is open of a plan at `shard_records` rows and at `shard_bytes` bytes of source files."""
+    sizes = plan.rows["size"].to_numpy()
+    shards = []
+    for gap_first, gap_last in open_ranges(len(plan), committed):
+        first, filled = gap_first, 0
+        for row in range(gap_first, gap_last + 1):
+            full = row - first >= plan.head.shard_records or filled + sizes[row] > shard_bytes
+            if row > first and full:
+                shards.append(Shard(plan.run, first, row - 1))
+                first, filled = row, 0
+            filled += int(sizes[row])
+        shards.append(Shard(plan.run, first, gap_last))
+    return shards

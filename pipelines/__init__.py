@@ -1,0 +1,1 @@
+"""How images flow through an archive: one job per module."""

@@ -1,0 +1,49 @@
+"""What the pipelines ask of a codec. Every codec passes the suite in tests/codec_suite.py."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from manifests.records import CodecSpec, EncodedImage
+
+Pixels = NDArray[np.uint8]  # (H, W, 3), sRGB, 0..255; a grey image has three equal channels
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image as a codec sees it."""
+
+    pixels_hwc: Pixels
+    caption: str | None
+
+
+class Codec(Protocol):
+    """Pictures <-> bitstreams of one spec. A loaded codec is used by one thread at a time.
+
+    - `decode` returns pixels of exactly the picture's height and width, from 1x1 up.
+    - Lossless parts come back exactly on every machine, thread count, device and batch size.
+    - Any randomness is seeded from the image's own bitstream: an image decoded alone equals the same
+      image decoded in any batch, under any name.
+    - A picture that cannot be encoded, or a bitstream that is not one of this spec, raises ValueError
+      that says what was found and what was expected. Nothing read from a bitstream is executed, and
+      sizes are bounded by height and width before anything is allocated.
+    """
+
+    @property
+    def spec(self) -> CodecSpec: ...
+
+    @property
+    def batch(self) -> int:
+        """How many pictures a call of `encode` or `decode` handles best."""
+
+    def encode(self, pictures: Sequence[Picture]) -> list[EncodedImage]: ...
+
+    def decode(self, encoded: Sequence[EncodedImage]) -> list[Pixels]: ...
+
+
+# spec, {sha256: local safetensors file}, device ("cpu", "cuda:0") -> a loaded codec
+LoadCodec = Callable[[CodecSpec, Mapping[str, Path], str], Codec]

@@ -1,0 +1,69 @@
+"""S3 replies that go wrong on the way."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+import pytest
+
+from manifests.storage import Store, connect, locate
+from tests.careless_s3 import Faults, careless_s3
+from tests.servers import free_port
+
+
+@contextmanager
+def store_with(faults: Faults) -> Iterator[Store]:
+    with careless_s3(faults) as server:
+        yield connect(locate("s3://bucket/x", server.options))
+
+
+def test_a_body_that_breaks_off_is_asked_for_again() -> None:
+    faults = Faults(bodies_broken_off=3)
+    with store_with(faults) as store:
+        store.write("a", b"0123456789" * 1000)
+        assert store.read("a") == b"0123456789" * 1000
+        assert faults.bodies_broken_off == 0
+
+
+def test_a_body_that_always_breaks_off_is_an_error_and_never_a_short_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("manifests.s3_store._pause", lambda attempt: None)
+    with store_with(Faults(bodies_broken_off=1000)) as store:
+        store.write("a", b"0123456789" * 1000)
+        with pytest.raises(ConnectionError, match="s3://bucket/x/a"):
+            store.read("a")
+
+
+def test_a_conflict_of_creators_is_tried_again_until_it_is_decided() -> None:
+    faults = Faults(conflicts=2)
+    with store_with(faults) as store:
+        assert store.create("a", b"1")
+        faults.conflicts = 1
+        assert not store.create("a", b"2")
+        assert faults.conflicts == 0
+
+
+def test_refused_is_not_missing() -> None:
+    faults = Faults()
+    with store_with(faults) as store:
+        store.write("a", b"1")
+        faults.forbids = frozenset({"GET", "HEAD", "DELETE", "PUT"})
+        for attempt in (
+            lambda: store.read("a"),
+            lambda: store.size("a"),
+            lambda: list(store.list()),
+            lambda: store.delete("a"),
+            lambda: store.create("a", b""),
+        ):
+            with pytest.raises(PermissionError, match="s3://bucket/x"):
+                attempt()
+
+
+def test_a_server_that_is_not_there_is_a_connection_error() -> None:
+    endpoint = f"http://127.0.0.1:{free_port()}"
+    store = connect(locate("s3://bucket", {"key": "k", "secret": "s", "endpoint_url": endpoint}))
+    backoff = mock.patch("botocore.retries.standard.ExponentialBackoff.delay_amount", return_value=0)
+    with backoff as asked, pytest.raises(ConnectionError, match="bucket/x"):
+        store.read("x")
+    assert asked.call_count == 5

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import AddAction, CommitProperties, Schema, Transaction
+from deltalake import CommitProperties, Schema, Transaction
 from deltalake.exceptions import CommitFailedError
-from deltalake.transaction import RemoveAction
+from deltalake.transaction import AddAction, RemoveAction
 
 from manifests.archive import Archive, paths_at
 from manifests.part import SCHEMA, Part, describe, parse_path, to_parquet
@@ -140,7 +140,8 @@ def _whole(part: Part, content: bytes) -> pa.Table:
 
 def _reconcile(archive: Archive, plan: Plan, fresh: list[Part], known: frozenset[str]) -> _Changes:
     """Drops keys that other runs have added since the plan, and takes replaced keys out of their old parts."""
-    added, doomed = [], defaultdict(set)  # doomed: path of an old part -> keys to take out of it
+    added: list[Part] = []
+    doomed: defaultdict[str, set[str]] = defaultdict(set)  # path of an old part -> keys to take out of it
     foreign = _foreign(archive, plan, known)
     for part in fresh:
         rows = plan.rows.slice(part.first, part.last - part.first + 1)

@@ -6,6 +6,7 @@ import json
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -108,9 +109,10 @@ def table_of(records: Iterable[Record], run: str) -> pa.Table:
 
 @dataclass(frozen=True)
 class Damaged:
-    """A record whose check does not match what was read."""
+    """A record, or its caption, that was promised and cannot be had intact."""
 
     key: str
+    what: str  # "record", "caption", "footer" or "part missing"
 
 
 def records_of(table: pa.Table) -> list[Record | Damaged]:
@@ -130,7 +132,7 @@ def _record_of(row: dict[str, object]) -> Record | Damaged:
         intact = check_of(record) == row["check"]
     except (TypeError, ValueError, AttributeError, struct.error):
         intact = False  # damage can leave a null where there must be none
-    return record if intact else Damaged(str(row["key"]))
+    return record if intact else Damaged(str(row["key"]), "record")
 
 
 def to_parquet(table: pa.Table, origin: Origin) -> bytes:
@@ -155,7 +157,7 @@ def to_parquet(table: pa.Table, origin: Origin) -> bytes:
 
 
 def _row_groups(table: pa.Table) -> list[pa.Table]:
-    """Cuts where the payload reaches ROW_GROUP_BYTES or the count ROW_GROUP_RECORDS; an empty table is one group."""
+    """Cut where the payload reaches ROW_GROUP_BYTES or the count ROW_GROUP_RECORDS; an empty table is one."""
     sizes = [pc.fill_null(pc.binary_length(table[name]), 0) for name in ("key", "caption", "bitstream")]
     payload = pc.add(pc.add(sizes[0], sizes[1]), sizes[2]).to_pylist()
     cuts, start, filled = [0], 0, 0
@@ -165,7 +167,7 @@ def _row_groups(table: pa.Table) -> list[pa.Table]:
             start, filled = row, 0
         filled += size
     cuts.append(len(payload))
-    return [table.slice(first, last - first) for first, last in zip(cuts, cuts[1:], strict=False)]
+    return [table.slice(first, last - first) for first, last in pairwise(cuts)]
 
 
 @dataclass(frozen=True)

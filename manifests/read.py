@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from manifests.archive_store import read_plan
+from manifests.archive import read_plan
 from manifests.part import SCHEMA, Damaged, Origin, Part, records_of
 from manifests.plan import Plan
 from manifests.records import Record
@@ -40,8 +39,8 @@ def origin_of(content: bytes) -> Origin:
 def read_records(store: Store, part: Part, keys: frozenset[str] | None) -> Iterator[Record | Damaged]:
     """The part's records, or those of some keys, each once, in the order of the part.
 
-    A record that cannot be had intact comes as `Damaged`, whatever part of the file is damaged; a record whose
-    caption alone is lost comes without it, followed by a `Damaged` that says so.
+    A record that cannot be had intact comes as `Damaged`, whatever part of the file is damaged; a record
+    whose caption alone is lost comes without it, followed by a `Damaged` that says so.
     """
     wanted = None if keys is None else set(keys)
     seen: set[str] = set()
@@ -153,9 +152,9 @@ def _read_group(store: Store, part: Part, source: _Source, group: int) -> Iterat
 
 
 def _salvage(store: Store, part: Part, source: _Source, group: int) -> Iterator[Record | Damaged]:
-    """The records of a row group with a damaged page: those that their own check vouches for, and the names of the rest.
+    """Of a row group with a damaged page: the records that their own check vouches for, the names of the rest.
 
-    Columns that can be read without their CRC are; key, size and time come from the plan where theirs are damaged.
+    Columns are read without their CRC where they can be; key, size and time come from the plan where theirs fail.
     """
     plan = read_plan(store, part.run)
     rows, suspect = _columns_one_by_one(source, group)

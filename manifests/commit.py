@@ -15,7 +15,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from manifests.archive import Archive, paths_at
 from manifests.part import SCHEMA, Part, describe, parse_path, to_parquet
-from manifests.plan import Plan
+from manifests.plan import Plan, open_ranges
 from manifests.read import origin_of, read_whole
 
 APPLICATION = "archiver"  # one id for all drivers: concurrent commits conflict, whatever they hold
@@ -55,7 +55,7 @@ def commit(archive: Archive, plan: Plan, parts: Sequence[Part]) -> list[Part]:
 
 
 def adoptable(archive: Archive, plan: Plan) -> list[Part]:
-    """Finished parts of the run that the table lacks, one a range, the smallest name first; each holds all its keys."""
+    """Finished parts that the table lacks, one a range, the smallest name first; each holds all its keys."""
     found, taken = [], archive.ranges(plan.run)
     for entry in sorted(archive.store.list(f"images/{plan.run}"), key=lambda entry: entry.path):
         path = entry.path.removeprefix("images/")
@@ -138,26 +138,44 @@ def _whole(part: Part, content: bytes) -> pa.Table:
     return table
 
 
+def settled(archive: Archive, plan: Plan) -> frozenset[str]:
+    """Keys of the plan's open ranges that other runs have added or replaced since it was made."""
+    foreign = _foreign(archive, plan, _paths_when_planned(archive, plan))
+    keys: set[str] = set()
+    for first, last in open_ranges(len(plan), archive.ranges(plan.run)):
+        keys |= _overtaken(archive, plan.rows.slice(first, last - first + 1), foreign)[0]
+    return frozenset(keys)
+
+
 def _reconcile(archive: Archive, plan: Plan, fresh: list[Part], known: frozenset[str]) -> _Changes:
-    """Drops keys that other runs have added since the plan, and takes replaced keys out of their old parts."""
+    """Drops keys that other runs have settled since the plan, takes replaced keys out of their old parts."""
     added: list[Part] = []
     doomed: defaultdict[str, set[str]] = defaultdict(set)  # path of an old part -> keys to take out of it
     foreign = _foreign(archive, plan, known)
     for part in fresh:
         rows = plan.rows.slice(part.first, part.last - part.first + 1)
-        drop = set(_present(archive, rows.filter(pc.is_null(rows["replaces"]))["key"], foreign).to_pylist())
-        for run in pc.unique(pc.drop_null(rows["replaces"])).to_pylist():
-            replacing = rows.filter(pc.equal(rows["replaces"], run))["key"]
-            older = [old for old in archive.parts.values() if old.run == run]
-            held = {path: set(keys.to_pylist()) for path, keys in _held(archive, replacing, older).items()}
-            for path, keys in held.items():
-                if keys:
-                    doomed[path] |= keys
-            drop |= set(replacing.to_pylist()).difference(*held.values())  # another run has replaced it since
+        drop, replaced = _overtaken(archive, rows, foreign)
+        for path, keys in replaced.items():
+            doomed[path] |= keys
         added.append(_without(archive, part, drop) if drop else part)
     removed = [archive.parts[path] for path in doomed]
     rewritten = [_without(archive, part, doomed[part.path]) for part in removed]
     return _Changes((*added, *rewritten), tuple(removed))
+
+
+def _overtaken(
+    archive: Archive, rows: pa.Table, foreign: Iterable[Part]
+) -> tuple[set[str], dict[str, set[str]]]:
+    """Keys of the plan's rows that other runs have settled since; path -> keys that the others replace."""
+    overtaken = set(_present(archive, rows.filter(pc.is_null(rows["replaces"]))["key"], foreign).to_pylist())
+    replaced: dict[str, set[str]] = {}
+    for run in pc.unique(pc.drop_null(rows["replaces"])).to_pylist():
+        replacing = rows.filter(pc.equal(rows["replaces"], run))["key"]
+        older = [old for old in archive.parts.values() if old.run == run]
+        held = {path: set(keys.to_pylist()) for path, keys in _held(archive, replacing, older).items()}
+        replaced |= {path: keys for path, keys in held.items() if keys}
+        overtaken |= set(replacing.to_pylist()).difference(*held.values())
+    return overtaken, replaced
 
 
 def _without(archive: Archive, part: Part, keys: set[str]) -> Part:

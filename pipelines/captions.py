@@ -1,0 +1,106 @@
+"""A key and its pixels -> the caption that is kept with them."""
+
+import io
+import json
+from pathlib import PurePosixPath
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from manifests.storage import Location, Store, connect
+from pipelines.codec import Pixels
+
+SOURCES = ("none", "sidecar", "table")  # what a plan's head says under `captions`
+MOST_BYTES = 1_000_000  # of a sidecar; a larger one is no caption
+
+
+class BadCaption(ValueError):
+    """A caption is there and cannot be read; one line says why."""
+
+
+class Captions(Protocol):
+    """Gives an image its caption, on the worker. Used by several threads at a time.
+
+    This is the seam for models that write captions: they are handed the pixels.
+    """
+
+    def caption(self, key: str, planned: str | None, pixels_hwc: Pixels) -> str | None:
+        """None where there is none; `planned` is what the plan says; `BadCaption` where it cannot be read."""
+
+
+class PlannedCaptions:
+    """What the plan says: nothing, or the column of a table."""
+
+    def caption(self, key: str, planned: str | None, pixels_hwc: Pixels) -> str | None:
+        return planned
+
+
+class SidecarCaptions:
+    """The text beside an image: `photo.txt`, else the member "caption" of `photo.json`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def caption(self, key: str, planned: str | None, pixels_hwc: Pixels) -> str | None:
+        for suffix, text_of in ((".txt", str), (".json", _member)):
+            path = str(PurePosixPath(key).with_suffix(suffix))
+            try:
+                content = self._store.read(path)
+            except FileNotFoundError:
+                continue
+            if len(content) > MOST_BYTES:
+                raise BadCaption(f"{path} has {len(content):,} bytes, the limit is {MOST_BYTES:,}")
+            try:
+                return text_of(content.decode("utf-8-sig")).strip() or None
+            except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are such
+                raise BadCaption(f"{path}: {error}") from error
+        return None
+
+
+def _member(text: str) -> str:
+    match json.loads(text):
+        case str(caption) | {"caption": str(caption)}:
+            return caption
+        case _:
+            raise BadCaption('expected a text, or an object with a text under "caption"')
+
+
+def open_captions(source_of_captions: str, source: Store) -> Captions:
+    """For one of SOURCES."""
+    match source_of_captions:
+        case "none" | "table":
+            return PlannedCaptions()
+        case "sidecar":
+            return SidecarCaptions(source)
+        case _:
+            raise ValueError(f"captions {source_of_captions!r}, expected one of {', '.join(SOURCES)}")
+
+
+def read_caption_table(location: Location) -> pa.Table:
+    """Columns key and caption of a Parquet or CSV object; ValueError where it has none, or a key twice."""
+    folder, _, name = location.url.rpartition("/")
+    content = connect(Location(folder or "/", location.options)).read(name)
+    try:
+        if content[:4] == b"PAR1":
+            table = pq.read_table(io.BytesIO(content), columns=["key", "caption"])
+        else:
+            texts = pyarrow.csv.ConvertOptions(
+                include_columns=["key", "caption"],
+                column_types={"key": pa.string(), "caption": pa.string()},
+                strings_can_be_null=True,
+                null_values=[""],
+            )
+            parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
+            table = pyarrow.csv.read_csv(io.BytesIO(content), convert_options=texts, parse_options=parse)
+        table = table.select(["key", "caption"]).cast(
+            pa.schema([("key", pa.string()), ("caption", pa.string())])
+        )
+    except (pa.ArrowException, KeyError) as error:
+        raise ValueError(
+            f"{location}: expected Parquet or CSV with columns key and caption: {error}"
+        ) from error
+    if len(table["key"].unique()) != len(table):
+        raise ValueError(f"{location}: expected each key once")
+    return table

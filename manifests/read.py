@@ -1,23 +1,22 @@
 """Parts -> records: in few range reads, and with every damaged record named."""
 
 import io
+from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from manifests.archive import read_plan
-from manifests.part import SCHEMA, Damaged, Origin, Part, records_of
-from manifests.plan import Plan
+from manifests.mending import mended
+from manifests.part import SCHEMA, Damaged, Origin, Part, records_of, short_hash
 from manifests.records import Record
+from manifests.salvage import DAMAGE, Source, promised, salvaged
 from manifests.storage import Store
 
-FOOTER_BYTES = 64_000  # read first; holds the footer of ~120,000 records of 140 bytes
-_WHOLE_BYTES = 400_000  # a part up to this size is read in one request
-
-# What pyarrow raises for damaged pages, headers and footers.
-_DAMAGE = (OSError, ValueError, pa.ArrowException, EOFError, OverflowError)
+FOOTER_BYTES = 64_000  # read first; holds the footer of ~100,000 records of 140 bytes
+WHOLE_BYTES = 400_000  # a part up to this size is read in one request
+_LARGEST_BYTES = 2**31 - 1  # a part is made in memory: a size above this is a damaged log's
 
 
 def read_whole(content: bytes) -> pa.Table | None:
@@ -27,7 +26,7 @@ def read_whole(content: bytes) -> pa.Table | None:
             Origin.of(file.metadata)
             table = file.read()
         return table.cast(SCHEMA) if table.schema.names == SCHEMA.names else None
-    except _DAMAGE:
+    except DAMAGE:
         return None
 
 
@@ -36,86 +35,105 @@ def origin_of(content: bytes) -> Origin:
     return Origin.of(pq.read_metadata(io.BytesIO(content)))
 
 
-def read_records(store: Store, part: Part, keys: frozenset[str] | None) -> Iterator[Record | Damaged]:
+def read_origin(store: Store, part: Part) -> Origin | None:
+    """How the part came to be, from its last bytes; None where they cannot be read."""
+    try:
+        start = max(0, part.size - FOOTER_BYTES)
+        tail = store.read_range(f"images/{part.path}", start, part.size)
+        footer_bytes = int.from_bytes(tail[-8:-4], "little") + 8
+        if len(tail) < footer_bytes <= part.size:
+            tail = store.read_range(f"images/{part.path}", part.size - footer_bytes, part.size)
+        return Origin.of(pq.read_metadata(io.BytesIO(b"PAR1" + tail)))
+    except (*DAMAGE, KeyError):
+        return None
+
+
+def read_records(
+    store: Store, part: Part, keys: frozenset[str] | None = None, whole: bool = False
+) -> Iterator[Record | Damaged]:
     """The part's records, or those of some keys, each once, in the order of the part.
 
     A record that cannot be had intact comes as `Damaged`, whatever part of the file is damaged; a record
-    whose caption alone is lost comes without it, followed by a `Damaged` that says so.
+    whose caption alone is lost comes without it, followed by a `Damaged` that says so. Keys that an intact
+    part does not hold are left out. With `whole`, all of the part is read and its hash compared, even for
+    one key: a footer has no CRC, and one that lies can hide a key.
     """
-    wanted = None if keys is None else set(keys)
-    seen: set[str] = set()
+    if keys is not None and not whole and WHOLE_BYTES < part.size <= _LARGEST_BYTES:
+        found = _few(store, part, keys)
+        if found is not None:
+            yield from found
+            return
     try:
-        source = _open(store, part, keys)
-    except FileNotFoundError:
-        yield from (Damaged(key, "part missing") for key in _promised(store, part, keys, seen))
-        return
-    except _DAMAGE:
-        yield from (Damaged(key, "footer") for key in _promised(store, part, keys, seen))
-        return
-    for group in source.groups:
-        for found in _read_group(store, part, source, group):
-            if wanted is None or found.key in wanted:
-                seen.add(found.key)
-                yield found
-    yield from (Damaged(key, "record") for key in _promised(store, part, keys, seen))
-
-
-def _promised(store: Store, part: Part, keys: frozenset[str] | None, seen: set[str]) -> list[str]:
-    """Keys that the part should have given and did not: those asked for, or all of its plan's range."""
-    if keys is not None:
-        return sorted(keys - seen)
-    if len(seen) >= part.records:
-        return []
-    rows = read_plan(store, part.run).rows["key"].slice(part.first, part.last - part.first + 1)
-    return [key for key in rows.to_pylist() if key not in seen]
-
-
-@dataclass(frozen=True)
-class _Source:
-    """Those bytes of a part that are needed, in place; zeros elsewhere."""
-
-    content: pa.Buffer
-    metadata: pq.FileMetaData
-    groups: list[int]
-
-    def read(self, group: int, columns: list[str], verify: bool) -> pa.Table:
-        with pq.ParquetFile(
-            pa.BufferReader(self.content), metadata=self.metadata, page_checksum_verification=verify
-        ) as file:
-            return file.read_row_group(group, columns=columns)
-
-
-def _open(store: Store, part: Part, keys: frozenset[str] | None) -> _Source:
-    if keys is None or part.size <= _WHOLE_BYTES:
         content = store.read(f"images/{part.path}")
-        metadata = pq.read_metadata(io.BytesIO(content))
-        return _Source(pa.py_buffer(content), metadata, _groups_with(metadata, keys))
-    sparse = bytearray(part.size)
-    start = max(0, part.size - FOOTER_BYTES)
-    sparse[start:] = store.read_range(f"images/{part.path}", start, part.size)
-    footer_bytes = int.from_bytes(sparse[-8:-4], "little") + 8
-    if FOOTER_BYTES < footer_bytes <= part.size:
-        start = part.size - footer_bytes
-        sparse[start:] = store.read_range(f"images/{part.path}", start, part.size)
+    except FileNotFoundError:
+        yield from promised(store, part, keys, frozenset(), "part missing")
+        return
+    table = _intact(content, part)
+    if table is not None:
+        yield from records_of(table if keys is None else _of_keys(table, keys))
+    else:
+        yield from salvaged(store, part, content, keys)
+
+
+def _intact(content: bytes, part: Part) -> pa.Table | None:
+    """All rows of a part whose bytes are those that it is named after, up to one bit of its footer."""
+    if short_hash(content) == part.hash:
+        return read_whole(content)
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    for first, end in ((len(content) - 8, len(content)), (footer, len(content) - 8)):
+        if max(0, len(content) - FOOTER_BYTES) <= first < end:
+            whole = mended(content, part.hash, first, end)
+            if whole is not None:
+                return read_whole(whole)
+    return None
+
+
+def _of_keys(table: pa.Table, keys: frozenset[str]) -> pa.Table:
+    return table.filter(pc.is_in(table["key"], value_set=pa.array(sorted(keys), pa.string())))
+
+
+def _few(store: Store, part: Part, keys: frozenset[str]) -> list[Record | Damaged] | None:
+    """The records of some keys, from as few bytes as hold them; None where anything is not as it should."""
+    try:
+        source, groups = _open_sparse(store, part, keys)
+        if source.metadata.num_rows != part.records:
+            return None
+        found: list[Record | Damaged] = []
+        for group in groups:
+            found += records_of(_of_keys(source.read(group, SCHEMA.names, verify=True), keys))
+    except (*DAMAGE, KeyError):
+        return None
+    return None if any(isinstance(record, Damaged) for record in found) else found
+
+
+def _open_sparse(store: Store, part: Part, keys: frozenset[str]) -> tuple[Source, list[int]]:
+    """The footer and the row groups that may hold the keys."""
+    path, sparse = f"images/{part.path}", bytearray(part.size)
+    start = part.size - FOOTER_BYTES
+    sparse[start:] = store.read_range(path, start, part.size)
+    footer = len(sparse) - int.from_bytes(sparse[-8:-4], "little") - 8
+    if 0 <= footer < start:
+        sparse[footer:start] = store.read_range(path, footer, start)
     metadata = pq.read_metadata(io.BytesIO(sparse))
     groups = _groups_with(metadata, keys)
     for first, end in _joined([_extent(metadata, group) for group in groups]):
         if not 0 <= first < end <= part.size:
             raise ValueError(f"row group at {first}..{end} of {part.size} bytes")
-        sparse[first:end] = store.read_range(f"images/{part.path}", first, end)
-    return _Source(pa.py_buffer(sparse), metadata, groups)
+        if first < min(start, footer):
+            sparse[first:end] = store.read_range(path, first, end)
+    return Source(pa.py_buffer(sparse), metadata), groups
 
 
-def _groups_with(metadata: pq.FileMetaData, keys: frozenset[str] | None) -> list[int]:
+def _groups_with(metadata: pq.FileMetaData, keys: frozenset[str]) -> list[int]:
     """Row groups whose key statistics admit one of the keys."""
-    groups = range(metadata.num_row_groups)
-    if keys is None:
-        return list(groups)
-    chosen = []
-    for group in groups:
+    chosen, ordered = [], sorted(keys)  # code points and UTF-8 bytes sort alike
+    for group in range(metadata.num_row_groups):
         bounds = metadata.row_group(group).column(0).statistics
-        low_high = (bounds.min, bounds.max) if bounds is not None and bounds.has_min_max else None
-        if low_high is None or any(low_high[0] <= key <= low_high[1] for key in keys):
+        if bounds is None or not bounds.has_min_max:
+            chosen.append(group)
+            continue
+        place = bisect_left(ordered, bounds.min)
+        if place < len(ordered) and ordered[place] <= bounds.max:
             chosen.append(group)
     return chosen
 
@@ -140,62 +158,3 @@ def _joined(extents: list[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             joined.append((first, end))
     return joined
-
-
-def _read_group(store: Store, part: Part, source: _Source, group: int) -> Iterator[Record | Damaged]:
-    try:
-        table = source.read(group, SCHEMA.names, verify=True)
-    except _DAMAGE:
-        yield from _salvage(store, part, source, group)
-    else:
-        yield from records_of(table)
-
-
-def _salvage(store: Store, part: Part, source: _Source, group: int) -> Iterator[Record | Damaged]:
-    """Of a row group with a damaged page: the records that their own check vouches for, the names of the rest.
-
-    Columns are read without their CRC where they can be; key, size and time come from the plan where theirs fail.
-    """
-    plan = read_plan(store, part.run)
-    rows, suspect = _columns_one_by_one(source, group)
-    before = sum(source.metadata.row_group(index).num_rows for index in range(group))
-    count = source.metadata.row_group(group).num_rows
-    if part.records == part.last - part.first + 1:  # nothing was dropped: plan rows and records agree
-        rows |= _from_plan(plan, part.first + before, count, suspect)
-    rows["spec"], rows["run"] = pa.array([plan.head.spec] * count), pa.array([part.run] * count)
-    whole = pa.table(
-        {name: rows.get(name, pa.nulls(count, SCHEMA.field(name).type)) for name in SCHEMA.names}
-    )
-    for found in records_of(whole):
-        if isinstance(found, Record) and found.image is not None and "caption" in suspect:
-            yield replace(found, image=replace(found.image, caption=None))
-            yield Damaged(found.key, "caption")
-        else:
-            yield found
-
-
-def _columns_one_by_one(source: _Source, group: int) -> tuple[dict[str, pa.Array], set[str]]:
-    """The columns that can be read at all, and the names of those whose pages fail their CRC."""
-    rows: dict[str, pa.Array] = {}
-    suspect: set[str] = set()
-    for name in SCHEMA.names:
-        for verify in (True, False):
-            try:
-                column = (
-                    source.read(group, [name], verify)[name].combine_chunks().cast(SCHEMA.field(name).type)
-                )
-                if column.type == pa.string():
-                    column.validate(full=True)  # damaged UTF-8 must not reach Python
-            except _DAMAGE:
-                suspect.add(name)
-                continue
-            rows[name] = column
-            break
-    return rows, suspect
-
-
-def _from_plan(plan: Plan, first: int, count: int, suspect: set[str]) -> dict[str, pa.Array]:
-    """What the plan knows of the suspect columns."""
-    rows = plan.rows.slice(first, count)
-    known = {"key": "key", "source_bytes": "size", "mtime": "mtime"}
-    return {name: rows[planned].combine_chunks() for name, planned in known.items() if name in suspect}

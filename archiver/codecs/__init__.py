@@ -14,5 +14,9 @@ def load_codec(spec: CodecSpec, weights: Mapping[str, Path], device: str) -> Cod
             from archiver.codecs.avif import load_avif
 
             return load_avif(spec)
+        case "layered":
+            from archiver.codecs.layered import load_layered
+
+            return load_layered(spec, weights, device)
         case _:
-            raise ValueError(f"codec {spec.name!r}, this program knows: avif")
+            raise ValueError(f"codec {spec.name!r}, this program knows: avif, layered")

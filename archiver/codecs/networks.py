@@ -1,0 +1,54 @@
+"""Weights files <-> networks: safetensors whose metadata say how wide and deep the network is."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from manifests.records import CodecSpec
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def channels_last(network: Network) -> Network:
+    """The network with its weights laid out as CPUs and tensor cores want them; changed in place."""
+    for weight in network.parameters():
+        if weight.dim() == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    return network
+
+
+def weight_files(spec: CodecSpec, weights: Mapping[str, Path], count: int) -> list[Path]:
+    """The local files of a spec's weights, in its order; ValueError where they are not `count`, or one is not there."""
+    if len(spec.weights) != count:
+        raise ValueError(f"codec {spec.name} with {len(spec.weights)} weights, expected {count}")
+    missing = [sha256 for sha256 in spec.weights if sha256 not in weights]
+    if missing:
+        raise ValueError(f"codec {spec.name} needs the weights {missing[0]}, which are not here")
+    return [weights[sha256] for sha256 in spec.weights]
+
+
+def save_network(network: nn.Module, shape: Mapping[str, int], file: Path) -> None:
+    """Weights in fp16, with the arguments that make such a network."""
+    tensors = {name: value.half().contiguous() for name, value in network.state_dict().items()}
+    save_file(tensors, file, {"shape": json.dumps(dict(shape), sort_keys=True)})
+
+
+def load_network(file: Path, make: Callable[[dict[str, int]], Network], device: torch.device) -> Network:
+    """Inverse of `save_network`: in fp32, for inference; ValueError for a file of another network."""
+    try:
+        with safe_open(file, "pt") as found:
+            shape = json.loads((found.metadata() or {})["shape"])
+            tensors = {name: found.get_tensor(name).float() for name in found.keys()}  # noqa: SIM118
+        network = make(shape)
+        network.load_state_dict(tensors)
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        told = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{file.name} holds other weights than this codec's: {told}") from error
+    network.eval().requires_grad_(False).to(device)
+    return channels_last(network)

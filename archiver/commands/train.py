@@ -1,0 +1,54 @@
+"""`archiver train`: photographs -> weights."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from archiver.commands.options import AsJson, location
+from archiver.console import print_json_lines, say, stderr
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="Whose networks: layered or gan.")],
+    source: Annotated[str, typer.Argument(help="Photographs: a folder or bucket.")],
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint, the log, samples and the weights.")],
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="The last step; the recipe's own by default.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Stop after so long.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; all cores by default.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    as_json: AsJson = False,
+    source_options: Annotated[
+        list[str] | None, typer.Option("--source-option", metavar="NAME=VALUE", help="As for encode.")
+    ] = None,
+) -> None:
+    """Train a codec's networks. Run the same command again to go on, exactly where it stopped."""
+    import torch
+
+    from archiver.training.loop import train as advance
+    from archiver.training.recipes import export, find_recipe, start
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    chosen = find_recipe(recipe)
+    run = start(chosen, location(source, source_options, "--source-option"), out, torch.device(device), steps)
+    columns = (
+        TextColumn("step"),
+        MofNCompleteColumn(),
+        BarColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=stderr(), disable=as_json or not stderr().is_terminal) as bar:
+        line = bar.add_task("", total=run.schedule.steps)
+        for progress in advance(run, minutes):
+            if as_json:
+                print_json_lines([vars(progress)])
+            told = "  ".join(f"{name} {value:.3f}" for name, value in progress.terms.items())
+            bar.update(line, completed=progress.step, description=told)
+    file = export(chosen, run)
+    if not as_json:
+        say(f"{run.step:,} steps; the weights are in {file}")

@@ -1,0 +1,1 @@
+"""How far apart two pictures look: features of pretrained networks, and the distances built on them."""

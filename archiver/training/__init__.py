@@ -1,0 +1,1 @@
+"""Pictures -> weights: `archiver train PRESET SOURCE --out DIR`."""

@@ -1,0 +1,215 @@
+"""A task and photographs -> weights, in a run that can stop at any time and go on exactly."""
+
+import copy
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from archiver.codecs.networks import channels_last
+from archiver.training.stream import Arrays, Feed, batches, block_of
+from archiver.training.task import Batch, Task
+
+CHECKPOINT = "checkpoint.pt"
+HELD_OUT = 40
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast."""
+
+    steps: int
+    rate: float = 4e-4  # learning rate of the generator
+    critic_rate: float = 4e-4
+    warm_up: int = 200  # steps
+    cool_down: int = 2000  # steps at the end, in which the rates fall linearly to 0
+    ema: float = 0.999
+    clip: float = 1.0  # norm of the gradient
+    betas: tuple[float, float] = (0.8, 0.99)
+    save_seconds: float = 240
+    check_steps: int = 500
+
+    def factor(self, step: int) -> float:
+        """What the rates are multiplied with."""
+        warm = min(1.0, (step + 1) / self.warm_up)
+        return warm * min(1.0, max(0.0, (self.steps - step) / max(1, self.cool_down)))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What happened at a step; a line of log.jsonl."""
+
+    step: int
+    seconds: float  # of this run of the program
+    terms: dict[str, float]
+    kind: str = "train"  # or "check": measured on held-out photographs
+
+
+def tensors_of(arrays: Arrays, device: torch.device) -> Batch:
+    """uint8 (B, H, W, 3) -> float (B, 3, H, W) in [-1, 1], channels last; other arrays as they are."""
+    batch = {}
+    for name, values in arrays.items():
+        tensor = torch.from_numpy(np.ascontiguousarray(values)).to(device)
+        if values.dtype == np.uint8:
+            tensor = (tensor.permute(0, 3, 1, 2).float() / 127.5 - 1).to(memory_format=torch.channels_last)
+        batch[name] = tensor
+    return batch
+
+
+class Run:
+    """The state of a training: all of it is in the checkpoint."""
+
+    def __init__(self, task: Task, feed: Feed, schedule: Schedule, out: Path, device: torch.device) -> None:
+        self.task, self.schedule, self.out, self.device = task, schedule, out, device
+        # Never trained on: each fortieth photograph, cut once, at settings that stay the same along a run.
+        self.feed = replace(feed, photos=tuple(p for n, p in enumerate(feed.photos) if n % HELD_OUT))
+        self.held_out = replace(feed, photos=feed.photos[::HELD_OUT], block_photos=4, crops_a_photo=4)
+        self.step = 0
+        self.modules: list[nn.Module] = [task.generator, *([task.critic] if task.critic is not None else [])]
+        for module in self.modules:
+            channels_last(module.to(device))
+        rates = (schedule.rate, schedule.critic_rate)
+        self.optimisers = [
+            torch.optim.AdamW(
+                [p for p in m.parameters() if p.requires_grad], rate, schedule.betas, weight_decay=0.0
+            )
+            for m, rate in zip(self.modules, rates, strict=False)
+        ]
+        self.ema = {name: value.detach().clone() for name, value in task.generator.state_dict().items()}
+
+    def state(self) -> dict[str, object]:
+        return {
+            "step": self.step,
+            "seed": self.feed.seed,
+            "modules": [module.state_dict() for module in self.modules],
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "ema": self.ema,
+        }
+
+    def save(self) -> None:
+        unfinished = self.out / f"{CHECKPOINT}.{os.getpid()}"
+        torch.save(self.state(), unfinished)
+        os.replace(unfinished, self.out / CHECKPOINT)
+
+    def load(self, file: Path) -> None:
+        """Inverse of `save`; ValueError where the checkpoint is of other networks or another seed."""
+        found = torch.load(file, map_location=self.device, weights_only=True)
+        if found["seed"] != self.feed.seed:
+            raise ValueError(f"{file} was trained with seed {found['seed']}, not {self.feed.seed}")
+        try:
+            for module, state in zip(self.modules, found["modules"], strict=True):
+                module.load_state_dict(state)
+        except RuntimeError as error:
+            raise ValueError(f"{file} holds other networks: {str(error).splitlines()[0]}") from error
+        for optimiser, state in zip(self.optimisers, found["optimisers"], strict=True):
+            optimiser.load_state_dict(state)
+        self.ema, self.step = found["ema"], found["step"]
+
+    def averaged(self) -> nn.Module:
+        """The generator with the moving average of its weights, for measuring and shipping."""
+        network = copy.deepcopy(self.task.generator).eval()
+        network.load_state_dict(self.ema)
+        return network
+
+    def random(self) -> torch.Generator:
+        """What a step draws follows from seed and step: nothing to save, nothing to lose."""
+        return torch.Generator().manual_seed(self.feed.seed * 1_000_003 + self.step)
+
+    def advance(self, arrays: Arrays) -> dict[str, float]:
+        """One step of all networks."""
+        random = self.random()
+        batch = self.task.prepared(tensors_of(arrays, self.device), random)
+        factor = self.schedule.factor(self.step)
+        for optimiser, rate in zip(
+            self.optimisers, (self.schedule.rate, self.schedule.critic_rate), strict=False
+        ):
+            optimiser.param_groups[0]["lr"] = rate * factor
+        critic = self.task.critic
+        if critic is not None:
+            critic.requires_grad_(False)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            made = self.task.generator_loss(batch, self.step, random)
+        terms = dict(made.terms)
+        terms["norm"] = self._descend(0, made.loss)
+        if critic is not None:
+            critic.requires_grad_(True)
+            with torch.autocast(self.device.type, torch.bfloat16):
+                judged = self.task.critic_loss(batch, self.step)
+            if judged is not None:
+                terms |= judged.terms
+                self._descend(1, judged.loss)
+        self._average()
+        self.step += 1
+        return terms
+
+    def _descend(self, place: int, loss: Tensor) -> float:
+        optimiser = self.optimisers[place]
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.modules[place].parameters(), self.schedule.clip)
+        if bool(torch.isfinite(norm)):  # one bad batch must not end a run of days
+            optimiser.step()
+        return float(norm)
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        share = min(self.schedule.ema, (1 + self.step) / (10 + self.step))
+        for name, value in self.task.generator.state_dict().items():
+            average = self.ema[name]
+            if average.is_floating_point():
+                average.lerp_(value.detach(), 1 - share)
+            else:
+                average.copy_(value)
+
+    @torch.no_grad()
+    def check(self, held_out: Arrays) -> dict[str, float]:
+        """Held-out photographs, with the averaged weights; also writes them as a picture."""
+        network = self.averaged()
+        random = torch.Generator().manual_seed(0)
+        batch = self.task.prepared(tensors_of(held_out, self.device), random)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            made = self.task.generated(network, batch).float().clamp(-1, 1)
+            found = self.task.validated(network, batch)
+        rows = torch.stack((batch["target"], made), 1)[:6]  # (pictures, 2, 3, H, W)
+        sheet = rows.permute(1, 3, 0, 4, 2).flatten(0, 1).flatten(1, 2)
+        pixels = ((sheet + 1) * 127.5).round().byte().cpu().numpy()
+        Image.fromarray(pixels).save(self.out / f"sample-{self.step:07d}.png")
+        return found
+
+
+def train(run: Run, minutes: float | None = None) -> Iterator[Progress]:
+    """Trains to the schedule's last step, or for some minutes; goes on from `out/checkpoint.pt` where there is one."""
+    run.out.mkdir(parents=True, exist_ok=True)
+    if (run.out / CHECKPOINT).exists():
+        run.load(run.out / CHECKPOINT)
+    held_out = block_of(run.held_out, 0)
+    started = saved = time.monotonic()
+    with open(run.out / "log.jsonl", "a") as log:
+
+        def logged(progress: Progress) -> Progress:
+            log.write(json.dumps(vars(progress)) + "\n")
+            log.flush()
+            return progress
+
+        for arrays in batches(run.feed, run.step):
+            if run.step >= run.schedule.steps:
+                break
+            terms = run.advance(arrays)
+            now = time.monotonic()
+            if run.step % 20 == 0:
+                yield logged(Progress(run.step, now - started, terms))
+            if run.step % run.schedule.check_steps == 0:
+                yield logged(Progress(run.step, now - started, run.check(held_out), "check"))
+            if now - saved > run.schedule.save_seconds:
+                run.save()
+                saved = now
+            if minutes is not None and now - started > 60 * minutes:
+                break
+    run.save()

@@ -1,0 +1,78 @@
+"""The settings that the shipped weights were trained with: one table; a recipe and photographs -> a run -> weights."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from archiver.codecs.layered import Shape
+from archiver.codecs.networks import save_network
+from archiver.training.layered import LayeredCrops, LayeredTask, Weights
+from archiver.training.loop import Run, Schedule
+from archiver.training.photos import licences, list_photos
+from archiver.training.stream import Crops, Feed
+from archiver.training.task import Task
+from manifests.storage import Location
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a training needs besides photographs."""
+
+    name: str
+    task: Callable[[], Task]
+    crops: Crops
+    crop: int  # pixels a side
+    batch: int  # crops
+    schedule: Schedule
+    shape: Mapping[str, int]  # the generator's, as its weights file tells it
+
+
+RECIPES: tuple[Recipe, ...] = (
+    Recipe(
+        "layered",
+        task=lambda: LayeredTask(Shape(), Weights()),
+        crops=LayeredCrops(128, scales=((2, 0.4), (4, 0.6))),
+        crop=128,
+        batch=8,
+        schedule=Schedule(steps=40_000, cool_down=4_000),
+        shape=asdict(Shape()),
+    ),
+)
+
+
+def find_recipe(name: str) -> Recipe:
+    for recipe in RECIPES:
+        if recipe.name == name:
+            return recipe
+    raise ValueError(f"recipe {name!r}, this program knows: {', '.join(recipe.name for recipe in RECIPES)}")
+
+
+def start(recipe: Recipe, source: Location, out: Path, device: torch.device, steps: int | None = None) -> Run:
+    """A run at its first step; `loop.train` takes it to where `out/checkpoint.pt` stands."""
+    torch.manual_seed(1)  # of the first weights
+    photos = list_photos(source)
+    feed = Feed(source, tuple(photos), recipe.crops, recipe.crop, recipe.batch)
+    schedule = replace(recipe.schedule, steps=steps) if steps else recipe.schedule
+    run = Run(recipe.task(), feed, schedule, out, device)
+    out.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "recipe": recipe.name,
+        "source": str(source),
+        "photographs": len(photos),
+        "licences": licences(photos),
+        "crop": recipe.crop,
+        "batch": recipe.batch,
+        "schedule": asdict(schedule),
+    }
+    (out / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
+    return run
+
+
+def export(recipe: Recipe, run: Run) -> Path:
+    """Writes the averaged weights as the codec loads them, in fp16."""
+    file = run.out / f"{recipe.name}.safetensors"
+    save_network(run.averaged(), recipe.shape, file)
+    return file

@@ -1,0 +1,111 @@
+"""Photographs -> batches of crops, made ahead by another process: batch n is a function of the seed and n."""
+
+import multiprocessing
+import queue
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archiver.training.photos import Photo, read_photo, shrunk
+from manifests.storage import Location, connect
+from pipelines.codec import Pixels
+
+Arrays = Mapping[str, NDArray[np.generic]]  # name -> values, the first axis counts crops
+AHEAD = 2  # blocks that wait to be used
+GIVE_UP_SECONDS = 600
+
+
+class Crops(Protocol):
+    """What a task makes of a photograph. Picklable: it runs in a process of its own."""
+
+    def __call__(
+        self, pixels_hwc: Pixels, caption: str | None, count: int, block_seed: int, seed: int
+    ) -> Arrays:
+        """`count` crops; what all photographs of a block share follows from `block_seed`."""
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Which photographs, and how they are cut: a block is `photos` photographs of `batch` crops each, shuffled."""
+
+    source: Location
+    photos: tuple[Photo, ...]
+    crops: Crops
+    crop: int  # pixels a side
+    batch: int  # crops
+    block_photos: int = 16
+    crops_a_photo: int = 8
+    seed: int = 1
+
+    @property
+    def batches_a_block(self) -> int:
+        return self.block_photos * self.crops_a_photo // self.batch
+
+
+def block_of(feed: Feed, number: int) -> Arrays:
+    """All crops of a block, shuffled."""
+    rng = np.random.default_rng((feed.seed, number))
+    store = connect(feed.source)
+    found: list[Arrays] = []
+    block_seed = int(rng.integers(2**31))
+    while len(found) < feed.block_photos:
+        photo = feed.photos[int(rng.integers(len(feed.photos)))]
+        pixels_hwc = read_photo(store, photo)
+        if pixels_hwc is None or min(pixels_hwc.shape[:2]) < feed.crop:
+            continue
+        small = shrunk(pixels_hwc, rng, max(feed.crop, 256))
+        found.append(
+            feed.crops(small, photo.caption, feed.crops_a_photo, block_seed, int(rng.integers(2**31)))
+        )
+    order = rng.permutation(feed.block_photos * feed.crops_a_photo)
+    return {name: np.concatenate([arrays[name] for arrays in found])[order] for name in found[0]}
+
+
+def batches(feed: Feed, first: int) -> Iterator[Arrays]:
+    """Batches number `first`, `first` + 1, … without end, cut from blocks that a second process makes ahead."""
+    context = multiprocessing.get_context("spawn")
+    ready: multiprocessing.queues.Queue[Arrays] = context.Queue(AHEAD)
+    number = first // feed.batches_a_block
+    maker = context.Process(target=_make, args=(feed, number, ready), daemon=True)
+    maker.start()
+    try:
+        skip = first % feed.batches_a_block
+        while True:
+            block = _next(ready, maker)
+            for place in range(skip, feed.batches_a_block):
+                rows = slice(place * feed.batch, (place + 1) * feed.batch)
+                yield {name: values[rows] for name, values in block.items()}
+            skip = 0
+    finally:
+        maker.kill()
+        maker.join()
+
+
+def _make(feed: Feed, number: int, ready: "multiprocessing.queues.Queue[Arrays]") -> None:
+    while True:
+        ready.put(block_of(feed, number))
+        number += 1
+
+
+def _next(
+    ready: "multiprocessing.queues.Queue[Arrays]", maker: multiprocessing.process.BaseProcess
+) -> Arrays:
+    for _ in range(GIVE_UP_SECONDS):
+        try:
+            return ready.get(timeout=1)
+        except queue.Empty:
+            if not maker.is_alive():
+                raise RuntimeError(f"the process that cuts crops ended with {maker.exitcode}") from None
+    raise TimeoutError(f"no block of crops in {GIVE_UP_SECONDS} s")
+
+
+def windows(
+    height: int, width: int, size: int, step: int, count: int, rng: np.random.Generator
+) -> Sequence[tuple[int, int]]:
+    """Top left corners, on a grid of `step` pixels, of `count` windows of `size` pixels."""
+    tops = rng.integers(0, (height - size) // step + 1, count) * step
+    lefts = rng.integers(0, (width - size) // step + 1, count) * step
+    return list(zip(tops.tolist(), lefts.tolist(), strict=True))

@@ -1,6 +1,5 @@
 """A source -> an archive: unfinished runs are finished, then what is new or has changed is encoded."""
 
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -8,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from threading import Event as Flag
 
 from manifests.archive import Archive, Summary, create, exists
@@ -16,64 +14,37 @@ from manifests.commit import adoptable, commit, settled
 from manifests.part import Part
 from manifests.plan import Plan, shards_of
 from manifests.read import origin_of, read_whole
-from manifests.records import CodecSpec
-from manifests.storage import Location, connect
+from manifests.storage import connect
 from pipelines.codec import LoadCodec
+from pipelines.encode_job import SHARD_RECORDS, EncodeJob
+from pipelines.estimate import Estimate, estimate
 from pipelines.gpu_pool import open_pool
-from pipelines.listing import Changes, Selection, check_apart, plan_run
+from pipelines.listing import Changes, plan_run
 from pipelines.pool import Done, GivenUp, Pool
 from pipelines.stopping import until_told_to_stop
 from pipelines.worker import (
-    EncodeSetup,
     EncodeTask,
     PlannedImage,
     ShardResult,
+    setup_of,
     start_encoder,
     write_crash,
 )
 
-SHARD_RECORDS = 2_000  # at most, unless the user says otherwise
-LEAST_SHARD_RECORDS = 32
-SHARDS_A_WORKER = 4  # at least, where there are images enough: the last shards decide how long workers idle
+__all__ = [
+    "SHARD_RECORDS",
+    "Adopted",
+    "EncodeJob",
+    "Estimate",
+    "Event",
+    "Finished",
+    "Planned",
+    "ShardDone",
+    "encode",
+    "estimate",
+]
+
 COMMIT_PARTS, COMMIT_SECONDS = 32, 15.0  # a commit holds so many parts, or those of so many seconds
-
-
-@dataclass(frozen=True)
-class EncodeJob:
-    """What the user asks for."""
-
-    source: Location
-    archive: Location
-    spec: CodecSpec
-    weights: Mapping[str, Path] = field(default_factory=dict)  # sha256 -> local file, copied into the archive
-    captions: str = "none"  # see pipelines/captions.py
-    caption_table: Location | None = None
-    reads_caption: bool = False  # the codec decodes from the caption
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    workers: int | None = 0  # None: as many as the cluster has room for; 0: this process
-    shard_records: int = SHARD_RECORDS
-    retry_failures: bool = False
-    digest: bool = False
-    gpu: bool = False  # the codec runs best on one
-
-    def check(self) -> None:
-        """ValueError where the parts do not go together."""
-        check_apart(self.source, self.archive)
-        if self.reads_caption and self.captions == "none":
-            raise ValueError("captions 'none', expected sidecar or table: this codec decodes from captions")
-        if (self.captions == "table") != (self.caption_table is not None):
-            raise ValueError(
-                f"captions {self.captions!r} and table {self.caption_table}, expected both or neither"
-            )
-        if self.shard_records < 1:
-            raise ValueError(f"shards of {self.shard_records} records, expected 1 or more")
-        if self.workers is not None and self.workers < 0:
-            raise ValueError(f"{self.workers} workers, expected 0 or more")
-
-    @property
-    def selection(self) -> Selection:
-        return Selection(self.include, self.exclude)
 
 
 @dataclass(frozen=True)
@@ -121,7 +92,7 @@ Event = Planned | Adopted | ShardDone | Finished
 
 
 def encode(job: EncodeJob, load_codec: LoadCodec) -> Iterator[Event]:
-    """Encodes what the archive lacks, and says how it goes. Called again after any end, it goes on from there.
+    """Encodes what the archive lacks, and says how it goes. Called again after any end, it goes on.
 
     SIGTERM, in the main thread: what workers have been given is finished and committed, the rest is left.
     """
@@ -143,19 +114,13 @@ def encode(job: EncodeJob, load_codec: LoadCodec) -> Iterator[Event]:
                 job.captions,
                 job.caption_table,
                 job.digest,
-                partial(shard_records, job),
+                job.records_a_shard,
                 job.retry_failures,
             )
             yield Planned(new.run if new else None, changes)
             if new is not None:
                 yield from driver.finish(new, frozenset())
         yield driver.finished()
-
-
-def shard_records(job: EncodeJob, images: int) -> int:
-    """How many records a shard has at most, so that no worker waits long for the last one."""
-    workers = job.workers or os.cpu_count() or 1
-    return min(job.shard_records, max(LEAST_SHARD_RECORDS, -(-images // (SHARDS_A_WORKER * workers))))
 
 
 def _opened(job: EncodeJob) -> Archive:
@@ -188,18 +153,8 @@ class _Driver:
     def pool(self) -> Pool[EncodeTask, ShardResult]:
         if self.opened is None:
             job = self.job
-            setup = EncodeSetup(
-                job.source,
-                job.archive,
-                job.spec,
-                job.weights,
-                Path.home() / ".cache/archiver",
-                job.reads_caption,
-                self.load_codec,
-            )
-            self.opened = self.stack.enter_context(
-                open_pool(partial(start_encoder, setup), job.workers, job.gpu)
-            )
+            start = partial(start_encoder, setup_of(job, self.load_codec))
+            self.opened = self.stack.enter_context(open_pool(start, job.workers, job.gpu))
         return self.opened
 
     def resume(self, plan: Plan) -> Iterator[Event]:

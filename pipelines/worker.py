@@ -15,6 +15,7 @@ from manifests.records import CodecSpec, EncodedImage, Record
 from manifests.storage import Location, Store, connect
 from pipelines.captions import BadCaption, Captions, open_captions
 from pipelines.codec import Codec, LoadCodec, Picture
+from pipelines.encode_job import EncodeJob
 from pipelines.images import SourceImage, UnreadableImage, read_image
 
 # The stable words that a failure begins with, beside those of images.py; after them comes ": detail".
@@ -107,14 +108,14 @@ class Encoder:
 
     def __call__(self, task: EncodeTask) -> ShardResult:
         started = time.monotonic()
-        source = connect(self._setup.source)  # with credentials as they are now
-        captions = open_captions(task.captions, source)
-        records = sorted(self._records(task, source, captions), key=lambda record: record.key.encode())
+        records = list(self.records(task))
         origin = Origin(time.monotonic() - started, self._device)
         return write_part(connect(self._setup.archive), task.shard, records, origin)
 
-    def _records(self, task: EncodeTask, source: Store, captions: Captions) -> Iterator[Record]:
-        reading = _Reading(source, captions, task, self._setup.reads_caption)
+    def records(self, task: EncodeTask) -> Iterator[Record]:
+        """One for each image of the task, in no promised order; nothing is written."""
+        source = connect(self._setup.source)  # with credentials as they are now
+        reading = _Reading(source, open_captions(task.captions, source), task, self._setup.reads_caption)
         with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(DECODERS) as decoders:
             contents = _ahead(readers, reading.fetch, task.images, READ_AHEAD, lambda image: image.size)
             batch: list[tuple[Record, Picture]] = []
@@ -127,6 +128,12 @@ class Encoder:
                     yield from encode_batch(self._codec, batch)
                     batch = []
             yield from encode_batch(self._codec, batch)
+
+
+def setup_of(job: EncodeJob, load_codec: LoadCodec) -> EncodeSetup:
+    """What the workers of a job start with."""
+    cache = Path.home() / ".cache/archiver"
+    return EncodeSetup(job.source, job.archive, job.spec, job.weights, cache, job.reads_caption, load_codec)
 
 
 def start_encoder(setup: EncodeSetup, device: str) -> Encoder:

@@ -1,0 +1,85 @@
+"""A job that has not begun -> how much it would take: what `encode --dry-run` shows."""
+
+import os
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from manifests.archive import Archive, exists
+from manifests.plan import Shard
+from manifests.records import Record
+from pipelines.changes import Changes, compare
+from pipelines.codec import LoadCodec
+from pipelines.encode_job import EncodeJob
+from pipelines.listing import list_source, with_captions
+from pipelines.pool import device_here
+from pipelines.worker import Encoder, EncodeTask, PlannedImage, setup_of
+
+SAMPLE_IMAGES = 16
+OVERHEAD_BYTES = 12  # of a record, beside bitstream and caption: the format's budget
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of the images that are new or have changed. From a sample of them, so only as good as that."""
+
+    changes: Changes
+    images: int  # to be encoded
+    source_bytes: int
+    archive_bytes: int  # that they would add
+    sample_images: int
+    sample_failures: int
+    bpp: float | None  # of the sample's bitstreams; None where none could be encoded
+    seconds: float  # with so many workers, each as fast as this process
+    workers: int
+
+
+def estimate(job: EncodeJob, load_codec: LoadCodec) -> Estimate:
+    """Lists the source, and encodes a sample in this process; writes nothing."""
+    job.check()
+    archive = Archive(job.archive) if exists(job.archive) else None
+    listing = list_source(job.source, job.selection)
+    meant = job.selection.pattern()
+    rows, changes = compare(listing, archive, str(job.source), meant, job.retry_failures)
+    if job.caption_table is not None:
+        rows = with_captions(rows, job.caption_table)
+    workers = job.workers or (1 if job.workers == 0 else os.cpu_count() or 1)
+    images = len(rows)
+    if not images:
+        return Estimate(changes, 0, 0, 0, 0, 0, None, 0.0, workers)
+    encoder = Encoder(setup_of(job, load_codec), device_here(job.gpu))
+    task = _sample(rows, job)
+    started = time.monotonic()
+    records = list(encoder.records(task))
+    seconds = time.monotonic() - started
+    found = [record.image for record in records if record.image is not None]
+    pixels = sum(image.height * image.width for image in found)
+    bitstream_bytes = sum(len(image.bitstream) for image in found)
+    return Estimate(
+        changes,
+        images,
+        changes.source_bytes,
+        round(images * (_stored_bytes(records) / len(records) + OVERHEAD_BYTES)),
+        len(records),
+        len(records) - len(found),
+        8 * bitstream_bytes / pixels if pixels else None,
+        seconds / len(records) * images / workers,
+        workers,
+    )
+
+
+def _sample(rows: pa.Table, job: EncodeJob) -> EncodeTask:
+    """Rows evenly spread over the plan, the first and the last among them."""
+    places = np.unique(np.linspace(0, len(rows) - 1, SAMPLE_IMAGES).round().astype(np.int64))
+    chosen = rows.select(["key", "size", "mtime", "caption"]).take(pa.array(places))
+    columns = [column.to_pylist() for column in chosen]
+    images = tuple(PlannedImage(row, *values) for row, values in enumerate(zip(*columns, strict=True)))
+    return EncodeTask(Shard("", 0, len(places) - 1), images, job.spec.id, job.captions, job.digest)
+
+
+def _stored_bytes(records: list[Record]) -> int:
+    """Of bitstreams and captions."""
+    images = [record.image for record in records if record.image is not None]
+    return sum(len(image.bitstream) + len((image.caption or "").encode()) for image in images)

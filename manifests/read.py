@@ -14,7 +14,7 @@ from manifests.records import Record
 from manifests.salvage import DAMAGE, Source, promised, salvaged
 from manifests.storage import Store
 
-FOOTER_BYTES = 64_000  # read first; holds the footer of ~100,000 records of 140 bytes
+FOOTER_BYTES = 32_000  # read first; holds the footer of ~40,000 records of 140 bytes
 WHOLE_BYTES = 400_000  # a part up to this size is read in one request
 _LARGEST_BYTES = 2**31 - 1  # a part is made in memory: a size above this is a damaged log's
 

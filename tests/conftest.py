@@ -1,6 +1,8 @@
 """Fixtures for all tests: `s3` is an S3 server; the tests that use it carry the mark `s3`."""
 
+import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +30,26 @@ def s3() -> Iterator[S3Server]:
     else:
         with moto_server() as server:
             yield server
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One Ray cluster for all tests, with two GPUs that are only counted; actors can import from tests/."""
+    import ray
+
+    root = str(Path(__file__).parent.parent)
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    ray.init(
+        num_cpus=4,
+        num_gpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=100_000_000,
+        runtime_env={"env_vars": {"PYTHONPATH": root}},
+    )
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture(autouse=True)

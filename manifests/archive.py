@@ -124,7 +124,10 @@ class Archive:
         return {spec_id: self.spec(spec_id) for spec_id in sorted(n.removesuffix(".json") for n in names)}
 
     def write_spec(self, spec: CodecSpec) -> None:
-        self.store.write(f"specs/{spec.id}.json", spec.to_json())
+        """Leaves one that is there alone: objects are written once."""
+        path = f"specs/{spec.id}.json"
+        if not self.store.exists(path):
+            self.store.write(path, spec.to_json())
 
     def unvouched(self, known: set[str]) -> Iterator[tuple[str, str]]:
         """Path and sha256 of FORMAT.md and every log file that is not in `known`: objects not named by their hash."""

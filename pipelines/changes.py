@@ -99,7 +99,9 @@ def _mark(
         for run in pc.unique(archived["run"]).to_pylist():
             if run not in runs:
                 runs.append(run)
-        held[places] = pc.index_in(archived["run"], value_set=pa.array(runs, pa.string())).to_numpy(zero_copy_only=False)
+        held[places] = pc.index_in(archived["run"], value_set=pa.array(runs, pa.string())).to_numpy(
+            zero_copy_only=False
+        )
         flags[places] = (
             _OTHER_SIZE * _numpy(pc.not_equal(mine["size"], archived["source_bytes"]))
             + _OTHER_MTIME * _numpy(pc.not_equal(mine["mtime"], archived["mtime"]))

@@ -22,6 +22,7 @@ from pipelines.gpu_pool import open_pool
 from pipelines.listing import Changes, plan_run
 from pipelines.pool import Done, GivenUp, Pool
 from pipelines.stopping import until_told_to_stop
+from pipelines.weights import store_weights
 from pipelines.worker import (
     EncodeTask,
     PlannedImage,
@@ -129,8 +130,6 @@ def _opened(job: EncodeJob) -> Archive:
     archive = Archive(job.archive) if exists(job.archive) else create(job.archive)
     archive.write_spec(job.spec)
     if job.weights:
-        from pipelines.weights import store_weights
-
         store_weights(archive, job.weights)
     return archive
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from manifests.archive import Archive
 from manifests.part import Origin, Part, describe, table_of, to_parquet
 from manifests.plan import Shard
 from manifests.records import CodecSpec, EncodedImage, Record
@@ -17,6 +18,7 @@ from pipelines.captions import BadCaption, Captions, open_captions
 from pipelines.codec import Codec, LoadCodec, Picture
 from pipelines.encode_job import EncodeJob
 from pipelines.images import SourceImage, UnreadableImage, read_image
+from pipelines.weights import default_cache, fetch_weights
 
 # The stable words that a failure begins with, beside those of images.py; after them comes ": detail".
 MISSING = "missing at the source"
@@ -132,8 +134,9 @@ class Encoder:
 
 def setup_of(job: EncodeJob, load_codec: LoadCodec) -> EncodeSetup:
     """What the workers of a job start with."""
-    cache = Path.home() / ".cache/archiver"
-    return EncodeSetup(job.source, job.archive, job.spec, job.weights, cache, job.reads_caption, load_codec)
+    return EncodeSetup(
+        job.source, job.archive, job.spec, job.weights, default_cache(), job.reads_caption, load_codec
+    )
 
 
 def start_encoder(setup: EncodeSetup, device: str) -> Encoder:
@@ -144,9 +147,6 @@ def start_encoder(setup: EncodeSetup, device: str) -> Encoder:
 def _weights_here(setup: EncodeSetup) -> Mapping[str, Path]:
     if all(path.exists() for path in setup.weights.values()):
         return setup.weights
-    from manifests.archive import Archive
-    from pipelines.weights import fetch_weights
-
     return fetch_weights(Archive(setup.archive), setup.spec, setup.weights_cache)
 
 

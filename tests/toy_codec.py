@@ -37,7 +37,8 @@ class ToyCodec:
                 case (255, 0, 4):
                     time.sleep(3600)
         return [
-            EncodedImage(bytes(mean_colour(p.pixels_hwc)), p.caption, *p.pixels_hwc.shape[:2]) for p in pictures
+            EncodedImage(bytes(mean_colour(p.pixels_hwc)), p.caption, *p.pixels_hwc.shape[:2])
+            for p in pictures
         ]
 
     def decode(self, encoded: Sequence[EncodedImage]) -> list[Pixels]:

@@ -58,7 +58,13 @@ def test_every_image_ends_as_an_image_or_a_failure_that_says_why(job: EncodeJob)
     assert (finished.images, finished.failures, finished.complete) == (45, 5, True)
     found = failures(job.archive)
     assert sorted(found) == sorted(BAD)
-    words = ("empty file", "not an image", "damaged image", "cannot be encoded: a colour", "crashes the worker: Runt")
+    words = (
+        "empty file",
+        "not an image",
+        "damaged image",
+        "cannot be encoded: a colour",
+        "crashes the worker: Runt",
+    )
     for key, begins in zip(BAD, words, strict=True):
         assert found[key].startswith(begins), found[key]
         assert "\n" not in found[key]
@@ -154,6 +160,7 @@ def test_two_drivers_at_the_same_time_add_each_key_once(job: EncodeJob, spec: Co
     assert isinstance(begun[1], Adopted if spec == SPEC else Planned)
     ends = [list(events)[-1] for events in (first, second)]
     assert all(isinstance(end, Finished) and end.complete for end in ends)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     check_complete(job.archive, keys)
 
 
@@ -242,7 +249,9 @@ def test_jobs_that_cannot_be_are_refused(job: EncodeJob, change: dict[str, objec
 
 def test_captions_of_a_table_and_digests_reach_the_rows(job: EncodeJob, tmp_path: Path) -> None:
     keys = fill(job.source, 4)
-    pq.write_table(pa.table({"key": keys[:3], "caption": ["one", None, "drei ü"]}), tmp_path / "captions.parquet")
+    pq.write_table(
+        pa.table({"key": keys[:3], "caption": ["one", None, "drei ü"]}), tmp_path / "captions.parquet"
+    )
     table = locate(f"{tmp_path}/captions.parquet")
     run(replace(job, captions="table", caption_table=table, digest=True))
     assert rows(job.archive)["caption"].to_pylist() == ["one", None, "drei ü", None]

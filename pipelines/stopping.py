@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -20,6 +20,12 @@ class _Stop:
         if isinstance(self.before, _Stop):
             self.before(number, frame)
 
+    def successor(self) -> "Callable[[int, FrameType | None], object] | int | None":
+        """The nearest handler before this one whose block has not ended."""
+        if isinstance(self.before, _Stop) and self.before.ended:
+            return self.before.successor()
+        return self.before
+
 
 @contextmanager
 def until_told_to_stop() -> Iterator[threading.Event]:
@@ -35,7 +41,4 @@ def until_told_to_stop() -> Iterator[threading.Event]:
         stop.ended = True
         if signal.getsignal(signal.SIGTERM) is stop:
             # Blocks in generators need not end in the order opposite to their beginning.
-            outer = stop
-            while outer.ended and isinstance(outer.before, _Stop):
-                outer = outer.before
-            signal.signal(signal.SIGTERM, outer.before if outer.ended else outer)
+            signal.signal(signal.SIGTERM, stop.successor())

@@ -104,6 +104,17 @@ def plan_of(run: str, content: bytes) -> Plan:
         return Plan(run, PlanHead(**found), file.read())
 
 
+def head_of(tail: bytes) -> PlanHead | None:
+    """The head of a plan, from its last bytes as far as they hold the footer; None where they do not."""
+    try:
+        metadata = pq.read_metadata(io.BytesIO(b"PAR1" + tail)).metadata or {}
+        found = json.loads(metadata[b"archiver"])
+        found.pop("format")
+        return PlanHead(**found)
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def is_plan_of(run: str, content: bytes) -> bool:
     """Whether the run is named after these bytes."""
     return hashlib.sha256(content).hexdigest()[:10] == run[-10:]

@@ -6,25 +6,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_Handler = Callable[[int, FrameType | None], object] | int | None
+
 
 class _Stop:
-    """A handler of SIGTERM that sets its flag, and that of the handler before it."""
+    """A handler of SIGTERM that sets its flag, and that of the block around it."""
 
     def __init__(self) -> None:
         self.flag = threading.Event()
         self.ended = False
-        self.before = signal.getsignal(signal.SIGTERM)
+        self.before: _Handler = signal.getsignal(signal.SIGTERM)
+        self.outer: _Stop | None = self.before if type(self.before) is _Stop else None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.flag.set()
-        if isinstance(self.before, _Stop):
-            self.before(number, frame)
+        if self.outer is not None:
+            self.outer(number, frame)
 
-    def successor(self) -> "Callable[[int, FrameType | None], object] | int | None":
+    def successor(self) -> _Handler:
         """The nearest handler before this one whose block has not ended."""
-        if isinstance(self.before, _Stop) and self.before.ended:
-            return self.before.successor()
-        return self.before
+        return self.outer.successor() if self.outer is not None and self.outer.ended else self.before
 
 
 @contextmanager
@@ -39,6 +40,7 @@ def until_told_to_stop() -> Iterator[threading.Event]:
         yield stop.flag
     finally:
         stop.ended = True
+        # Blocks in generators need not end in the order opposite to their beginning.
+        successor = stop.successor()
         if signal.getsignal(signal.SIGTERM) is stop:
-            # Blocks in generators need not end in the order opposite to their beginning.
-            signal.signal(signal.SIGTERM, stop.successor())
+            signal.signal(signal.SIGTERM, successor)

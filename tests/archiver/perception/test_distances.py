@@ -1,0 +1,76 @@
+"""LPIPS and DISTS against numbers that the public packages gave (tests/archiver/perception/README.md)."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+from torch import Tensor
+
+from archiver.perception.dists import DISTS
+from archiver.perception.lpips import LPIPS
+from pipelines.codec import Pixels
+from tests.pairs import PAIRS
+
+REFERENCE: dict[str, dict[str, float]] = json.loads((Path(__file__).parent / "reference.json").read_text())
+
+
+@cache
+def network(name: str) -> torch.nn.Module:
+    match name:
+        case "lpips_alex":
+            return LPIPS("alexnet")
+        case "lpips_vgg":
+            return LPIPS("vgg16")
+        case _:
+            return DISTS()
+
+
+def tensor(pixels_hwc: Pixels, name: str) -> Tensor:
+    """In the range that the network takes."""
+    unit = torch.tensor(pixels_hwc).permute(2, 0, 1)[None] / 255
+    return unit if name == "dists" else 2 * unit - 1
+
+
+def distance(name: str, first: Pixels, second: Pixels) -> float:
+    with torch.no_grad():
+        return float(network(name)(tensor(first, name), tensor(second, name)))
+
+
+NAMES = ["lpips_alex", "lpips_vgg", "dists"]
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_distance_is_that_of_the_public_package(name: str, pair: str) -> None:
+    assert distance(name, *PAIRS[pair]()) == pytest.approx(REFERENCE[pair][name], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_picture_is_at_distance_nothing_of_itself(name: str) -> None:
+    original = PAIRS["soft"]()[0]
+    assert distance(name, original, original) == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_gives_what_its_pictures_give_alone(name: str) -> None:
+    pairs = [tuple(side[:64, :71] for side in PAIRS[pair]()) for pair in ("soft", "noisy")]
+    first, second = (torch.cat([tensor(pair[side], name) for pair in pairs]) for side in (0, 1))
+    with torch.no_grad():
+        together = network(name)(first, second)
+    alone = [distance(name, *pair) for pair in pairs]
+    assert together.tolist() == pytest.approx(alone, abs=1e-5)
+
+
+@pytest.mark.parametrize("backbone", ["alexnet", "vgg16"])
+def test_where_all_features_are_zero_lpips_has_a_gradient(backbone: Literal["alexnet", "vgg16"]) -> None:
+    """The root of their sum of squares has no slope there: training would go on with NaN."""
+    lpips = LPIPS(backbone)
+    some = lpips.taps(torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
+    none = [torch.zeros_like(features).requires_grad_() for features in some]
+    lpips.distance(none, some).sum().backward()
+    for features in none:
+        assert features.grad is not None
+        assert torch.isfinite(features.grad).all()

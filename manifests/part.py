@@ -69,9 +69,10 @@ class Origin:
     def of(metadata: pq.FileMetaData) -> "Origin":
         """Inverse of `to_json`, from a part's footer."""
         found = json.loads((metadata.metadata or {}).get(b"archiver", b"{}"))
-        if found.get("format") != FORMAT:
-            raise ValueError(f"part format {found.get('format')!r}, this program reads {FORMAT}")
-        return Origin(float(found["encode_seconds"]), str(found["device"]))
+        match found:
+            case {"format": 1, "encode_seconds": int() | float() as seconds, "device": str() as device}:
+                return Origin(float(seconds), device)
+        raise ValueError(f"part of {str(found)[:200]}, this program reads format {FORMAT}")
 
 
 def check_of(record: Record) -> int:

@@ -44,7 +44,7 @@ def read_origin(store: Store, part: Part) -> Origin | None:
         if len(tail) < footer_bytes <= part.size:
             tail = store.read_range(f"images/{part.path}", part.size - footer_bytes, part.size)
         return Origin.of(pq.read_metadata(io.BytesIO(b"PAR1" + tail)))
-    except (*DAMAGE, KeyError):
+    except DAMAGE:
         return None
 
 
@@ -101,7 +101,7 @@ def _few(store: Store, part: Part, keys: frozenset[str]) -> list[Record | Damage
         found: list[Record | Damaged] = []
         for group in groups:
             found += records_of(_of_keys(source.read(group, SCHEMA.names, verify=True), keys))
-    except (*DAMAGE, KeyError):
+    except DAMAGE:
         return None
     return None if any(isinstance(record, Damaged) for record in found) else found
 

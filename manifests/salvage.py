@@ -14,7 +14,7 @@ from manifests.records import Record
 from manifests.storage import Store
 
 # What pyarrow raises for damaged pages, headers and footers.
-DAMAGE = (OSError, ValueError, pa.ArrowException, EOFError, OverflowError, MemoryError)
+DAMAGE = (OSError, ValueError, LookupError, pa.ArrowException, EOFError, OverflowError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def salvaged(
     try:
         metadata = pq.read_metadata(io.BytesIO(content))
         groups = _agreeing_groups(metadata, part)
-    except (*DAMAGE, KeyError):
+    except DAMAGE:
         yield from promised(store, part, keys, frozenset(), "footer")
         return
     source = Source(pa.py_buffer(content), metadata)

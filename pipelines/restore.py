@@ -33,6 +33,21 @@ from pipelines.restore_worker import (
 from pipelines.select import open_archive, select
 from pipelines.stopping import until_told_to_stop
 
+__all__ = [
+    "Event",
+    "Finished",
+    "Kept",
+    "Lost",
+    "Planned",
+    "RestoreJob",
+    "RestorePlan",
+    "Restored",
+    "Written",
+    "plan_restore",
+    "restore",
+    "restore_rows",
+]
+
 _KEYS_BY_BOUNDS = 500  # so few keys are found by the log's bounds; for more, one scan tells their runs
 _CLOSED = "its file would lie in the archive or its source"
 _TASK_IMAGES = 256  # of a worker of a cluster

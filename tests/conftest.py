@@ -33,8 +33,8 @@ def s3() -> Iterator[S3Server]:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """One Ray cluster for all tests, with two GPUs that are only counted; actors can import from tests/."""
+def ray_cluster() -> Iterator[str]:
+    """The address of one Ray cluster for all tests: its two GPUs are only counted, actors can import tests."""
     import ray
 
     root = str(Path(__file__).parent.parent)
@@ -48,7 +48,7 @@ def ray_cluster() -> Iterator[None]:
         object_store_memory=100_000_000,
         runtime_env={"env_vars": {"PYTHONPATH": root}},
     )
-    yield
+    yield ray.get_runtime_context().gcs_address
     ray.shutdown()
 
 

@@ -287,7 +287,7 @@ def test_encode_works_in_a_thread_that_hears_no_signals(job: EncodeJob) -> None:
     check_complete(job.archive, keys)
 
 
-def test_ray_workers_bisect_to_the_image_that_kills_them(job: EncodeJob, ray_cluster: None) -> None:
+def test_ray_workers_bisect_to_the_image_that_kills_them(job: EncodeJob, ray_cluster: str) -> None:
     keys = fill(job.source, 70, {**BAD, "b/kills.png": png(KILLS)})
     _, finished = run(replace(job, workers=2, shard_records=40))
     check_complete(job.archive, keys)
@@ -299,7 +299,7 @@ def test_ray_workers_bisect_to_the_image_that_kills_them(job: EncodeJob, ray_clu
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_bucket_becomes_an_archive_in_another(s3: S3Server, ray_cluster: None, workers: int) -> None:
+def test_a_bucket_becomes_an_archive_in_another(s3: S3Server, ray_cluster: str, workers: int) -> None:
     job = EncodeJob(s3.location("photos"), s3.location("a/b"), SPEC, workers=workers, shard_records=32)
     keys = fill(job.source, 50, BAD)
     run(job)

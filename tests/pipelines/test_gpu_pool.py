@@ -158,7 +158,7 @@ def ray_pool(
         pool.close()
 
 
-def test_gpu_workers_are_pinned_to_one_gpu_each(journal: Path, ray_cluster: None) -> None:
+def test_gpu_workers_are_pinned_to_one_gpu_each(journal: Path, ray_cluster: str) -> None:
     with open_pool(partial(start, journal), workers=None, gpu=True) as pool:
         done, _ = run_all(pool, jobs(20))
     assert numbers_of(done) == list(range(80))
@@ -167,14 +167,14 @@ def test_gpu_workers_are_pinned_to_one_gpu_each(journal: Path, ray_cluster: None
     assert {worked.device for worked in done} == {"cuda:0"}
 
 
-def test_cpu_workers_see_no_gpu_and_run_one_thread(journal: Path, ray_cluster: None) -> None:
+def test_cpu_workers_see_no_gpu_and_run_one_thread(journal: Path, ray_cluster: str) -> None:
     with open_pool(partial(start, journal), workers=2, gpu=False) as pool:
         done, _ = run_all(pool, jobs(20))
     assert len({worked.process for worked in done}) == 2
     assert {(worked.gpus, worked.threads, worked.device) for worked in done} == {("", "1", "cpu")}
 
 
-def test_gpus_are_free_again_as_soon_as_a_pool_is_closed(journal: Path, ray_cluster: None) -> None:
+def test_gpus_are_free_again_as_soon_as_a_pool_is_closed(journal: Path, ray_cluster: str) -> None:
     for _ in range(2):
         with open_pool(partial(start, journal), workers=None, gpu=True) as pool:
             started = time.monotonic()
@@ -183,14 +183,14 @@ def test_gpus_are_free_again_as_soon_as_a_pool_is_closed(journal: Path, ray_clus
             assert numbers_of(done) == list(range(16))
 
 
-def test_workers_are_kept_from_one_run_to_the_next(journal: Path, ray_cluster: None) -> None:
+def test_workers_are_kept_from_one_run_to_the_next(journal: Path, ray_cluster: str) -> None:
     with ray_pool(journal) as pool:
         first, _ = run_all(pool, jobs(10))
         second, _ = run_all(pool, jobs(10))
     assert {worked.process for worked in first} == {worked.process for worked in second}
 
 
-def test_a_poison_image_kills_its_workers_and_nothing_else(journal: Path, ray_cluster: None) -> None:
+def test_a_poison_image_kills_its_workers_and_nothing_else(journal: Path, ray_cluster: str) -> None:
     with ray_pool(journal) as pool:
         done, given_up = run_all(pool, jobs(8, special={13: KILLS, 22: RAISES}))
     assert numbers_of(done) == [n for n in range(32) if n not in (13, 22)]
@@ -201,7 +201,7 @@ def test_a_poison_image_kills_its_workers_and_nothing_else(journal: Path, ray_cl
     assert tries.count("(0, 1, 2, 3)") == 1  # finished jobs are not repeated
 
 
-def test_a_worker_that_is_killed_from_outside_costs_no_image(journal: Path, ray_cluster: None) -> None:
+def test_a_worker_that_is_killed_from_outside_costs_no_image(journal: Path, ray_cluster: str) -> None:
     with ray_pool(journal) as pool:
         outcomes = pool.run(jobs(60), threading.Event())
         done = []
@@ -214,12 +214,12 @@ def test_a_worker_that_is_killed_from_outside_costs_no_image(journal: Path, ray_
     assert len({worked.process for worked in done}) in (3, 4)
 
 
-def test_a_store_that_is_gone_ends_the_run(journal: Path, ray_cluster: None) -> None:
+def test_a_store_that_is_gone_ends_the_run(journal: Path, ray_cluster: str) -> None:
     with ray_pool(journal) as pool, pytest.raises(ConnectionError, match="the store is gone"):
         run_all(pool, jobs(4, special={6: UNREACHABLE}))
 
 
-def test_a_worker_that_hangs_is_killed_and_its_image_found(journal: Path, ray_cluster: None) -> None:
+def test_a_worker_that_hangs_is_killed_and_its_image_found(journal: Path, ray_cluster: str) -> None:
     with ray_pool(journal, size=1, stall=0.5) as pool:
         done, given_up = run_all(pool, jobs(3, size=2, special={3: HANGS}))
     assert numbers_of(done) == [0, 1, 2, 4, 5]
@@ -228,14 +228,14 @@ def test_a_worker_that_hangs_is_killed_and_its_image_found(journal: Path, ray_cl
     assert gone.why.startswith("no end after")
 
 
-def test_workers_that_cannot_start_are_an_error_and_not_failures_of_images(ray_cluster: None) -> None:
+def test_workers_that_cannot_start_are_an_error_and_not_failures_of_images(ray_cluster: str) -> None:
     pool: RayPool[Numbers, Worked] = RayPool(start_nothing, 1, pinned=False)
     with pytest.raises(RuntimeError, match=r"3 workers in a row.*weights of another codec"):
         run_all(pool, jobs(3))
     pool.close()
 
 
-def test_told_to_stop_it_finishes_only_what_has_been_handed_out(journal: Path, ray_cluster: None) -> None:
+def test_told_to_stop_it_finishes_only_what_has_been_handed_out(journal: Path, ray_cluster: str) -> None:
     stopping = threading.Event()
     with ray_pool(journal) as pool:
         outcomes = pool.run(jobs(50), stopping)

@@ -13,9 +13,9 @@ from rich.text import Text
 Json = Mapping[str, object]
 Cell = str | int | float | None
 
-WIDEST, WIDE = 100_000, 100  # letters
+WIDEST = 100_000  # letters
 _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")  # of 1000
-# What a terminal takes for commands, and what turns the direction of text: keys and captions are other people's.
+# What a terminal obeys, and what turns the direction of text: keys and captions are other people's.
 _UNSEEN = {
     code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
     for code in (*range(32), *range(127, 160), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
@@ -29,7 +29,7 @@ class Column:
     name: str
     number: bool = False  # to the right, and never cut
     cut: bool = False  # text that is cut on a narrow screen; other text is folded
-    wide: bool = False  # left out on a narrow screen
+    least: int = 0  # letters that a screen has at least, else the column is left out
 
 
 def stdout() -> Console:
@@ -79,7 +79,7 @@ def _plain(value: object) -> object:
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> None:
     console = stdout()
-    shown = [place for place, column in enumerate(columns) if console.width >= WIDE or not column.wide]
+    shown = [place for place, column in enumerate(columns) if console.width >= column.least]
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for place in shown:
         column = columns[place]

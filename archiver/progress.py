@@ -55,7 +55,8 @@ def state_text(
 ) -> str:
     """`counted` of those that are done took `seconds`.
 
-    Example: state_text(50, 200, 40, 10.0, "images", 3_000_000) -> "50 of 200 images · 4.0/s · 3.00 MB saved · 38 s left"
+    Example: state_text(50, 200, 40, 10.0, "images", 3_000_000)
+        -> "50 of 200 images · 4.0/s · 3.00 MB saved · 38 s left"
     """
     parts = [f"{done:,} of {total:,} {unit}" if wide else f"{done:,}/{total:,}"]
     if counted > 0 and seconds > 0:

@@ -90,8 +90,10 @@ def test_control_characters_are_shown_and_not_obeyed(capsys: pytest.CaptureFixtu
 
 
 def test_errors_of_other_people_become_one_line() -> None:
-    theirs = "Kernel error -> Generic S3 error\n   \x1b[31m↳\x1b[0m Error performing GET\n      \x1b[31m↳\x1b[0m refused"
-    assert one_line(theirs) == "Kernel error -> Generic S3 error: Error performing GET: refused"
+    theirs = (
+        "Kernel error -> S3 error\n   \x1b[31m↳\x1b[0m Error performing GET\n      \x1b[31m↳\x1b[0m refused"
+    )
+    assert one_line(theirs) == "Kernel error -> S3 error: Error performing GET: refused"
     assert len(one_line("x" * 10_000)) == 500
 
 

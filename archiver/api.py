@@ -1,0 +1,156 @@
+"""Python's way in: an archive, some of its rows, and their pictures."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if (
+    TYPE_CHECKING
+):  # `import archiver` is cheap: what follows takes longer to import than `archiver --help` runs
+    import pyarrow as pa
+    from PIL.Image import Image
+
+    from manifests.archive import Archive
+    from manifests.records import CodecSpec
+    from manifests.storage import Location
+    from pipelines.codec import Codec
+
+Picture = tuple[str, "Image"]  # key, RGB of exactly the source's size
+
+
+class LostImages(ValueError):
+    """Records that are damaged, or cannot be decoded; all others were given."""
+
+    def __init__(self, archive: str, lost: Sequence[tuple[str, str]]) -> None:
+        first, why = lost[0]
+        more = f", and {len(lost) - 1:,} more" if len(lost) > 1 else ""
+        super().__init__(f"{archive}: cannot restore {first!r} ({why}){more}")
+        self.lost = tuple(lost)  # key, why
+
+
+def open(
+    url: str,
+    options: Mapping[str, str] | None = None,
+    device: str = "cpu",
+    weights_cache: str | Path | None = None,
+) -> "OpenArchive":
+    """The archive at a folder or s3:// URL; ValueError where there is none.
+
+    `options` say how to reach it (key, secret, endpoint_url, region, profile, ...), `device` where codecs run
+    ("cpu", "cuda:0"), `weights_cache` where networks are kept once they were fetched.
+    """
+    from manifests.storage import locate
+    from pipelines.select import open_archive
+    from pipelines.weights import default_cache
+
+    location = locate(url, options)
+    open_archive(location)
+    return OpenArchive(location, device, default_cache() if weights_cache is None else Path(weights_cache))
+
+
+@dataclass(frozen=True)
+class OpenArchive:
+    """An archive and how to decode it; each call looks at it as it is then."""
+
+    location: "Location"
+    device: str
+    weights_cache: Path
+
+    def select(
+        self, where: str | None = None, limit: int | None = None, keys: Sequence[str] | None = None
+    ) -> "Selection":
+        """The images for which an SQL condition holds, in ascending order of their keys.
+
+        Conditions see key, caption, width, height, source_bytes, mtime, bitstream_bytes, bpp, codec and run.
+        ValueError for one that is not SQL.
+        """
+        from pipelines.select import open_archive, select
+
+        return Selection(self, select(open_archive(self.location), where, limit, keys))
+
+    def failures(self) -> "pa.Table":
+        """The keys that could not be archived, and why."""
+        from pipelines.select import failures, open_archive
+
+        return failures(open_archive(self.location))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some images of an archive: a sequence of (key, picture), decoded when asked for.
+
+    A map-style dataset for torch's DataLoader: it travels to worker processes, each of which opens the
+    archive and loads its codecs once. To be used by one thread at a time.
+    """
+
+    archive: OpenArchive
+    table: "pa.Table"  # one row an image: key, caption, width, height, ...; no pixels
+    _opened: "_Opened" = field(default_factory=lambda: _Opened(), repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __iter__(self) -> Iterator[Picture]:
+        """In the order of `table`; `restore` decodes several at once."""
+        return (self[place] for place in range(len(self)))
+
+    def __getitem__(self, index: int) -> Picture:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Picture]:
+        """As [self[i] for i in indices], decoded together; DataLoader calls this where it is defined."""
+        keys = [self._key(index) for index in indices]
+        found = dict(self._restored(keys))
+        return [(key, found[key]) for key in keys]
+
+    def restore(self) -> Iterator[Picture]:
+        """All of them, as they lie in the archive. Where some are lost, the others come first, then `LostImages`."""
+        return self._restored(self.table["key"].to_pylist())
+
+    def _key(self, index: int) -> str:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        return str(self.table["key"][index % len(self)].as_py())
+
+    def _restored(self, keys: Sequence[str]) -> Iterator[Picture]:
+        from PIL import Image
+
+        from pipelines.restore import Lost, restore_rows
+
+        archive, lost = self._opened.archive(self.archive.location), []
+        for found in restore_rows(
+            archive, keys, self._opened.load_codec, self.archive.weights_cache, self.archive.device
+        ):
+            if isinstance(found, Lost):
+                lost.append((found.key, found.why))
+            else:
+                yield found.key, Image.fromarray(found.pixels_hwc)
+        if lost:
+            raise LostImages(str(self.archive.location), lost)
+
+
+class _Opened:
+    """What a process keeps between pictures; stays behind when a selection travels."""
+
+    def __init__(self) -> None:
+        self._archive: Archive | None = None
+        self._codecs: dict[tuple[str, str], Codec] = {}
+
+    def __reduce__(self) -> tuple[type["_Opened"], tuple[()]]:
+        return _Opened, ()
+
+    def archive(self, location: "Location") -> "Archive":
+        from pipelines.select import open_archive
+
+        if self._archive is None:
+            self._archive = open_archive(location)
+        return self._archive
+
+    def load_codec(self, spec: "CodecSpec", weights: Mapping[str, Path], device: str) -> "Codec":
+        """As archiver.codecs.load_codec, once a spec and device."""
+        from archiver.codecs import load_codec
+
+        if (spec.id, device) not in self._codecs:
+            self._codecs[spec.id, device] = load_codec(spec, weights, device)
+        return self._codecs[spec.id, device]

@@ -1,0 +1,139 @@
+"""Python's way in: selections as sequences of pictures, here and in other processes."""
+
+import ast
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import archiver
+from archiver.api import LostImages, Picture
+from archiver.codecs import load_codec
+from manifests.archive import Archive
+from manifests.records import EncodedImage
+from manifests.storage import locate
+from tests.archives import SPEC, build, encoded, small_pictures
+
+KEYS = [f"{'ab'[n % 2]}/{n:03}.jpg" for n in range(12)]
+ORDERED = sorted(KEYS)
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An archive of twelve pictures in three parts."""
+    folder = tmp_path_factory.mktemp("api") / "archive"
+    build(locate(str(folder)), encoded(small_pictures(12), KEYS), shard_records=4)
+    return str(folder)
+
+
+def expected(key: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """What the codec makes of the picture, the archive left out."""
+    (record,) = encoded([small_pictures(12)[KEYS.index(key)]], [key])
+    assert isinstance(record.image, EncodedImage)
+    (pixels_hwc,) = load_codec(SPEC, {}, "cpu").decode([record.image])
+    return pixels_hwc
+
+
+def test_importing_it_is_cheap() -> None:
+    program = "import sys, archiver; print(sorted({m.partition('.')[0] for m in sys.modules}))"
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert not {"torch", "ray", "pyarrow", "deltalake", "numpy", "PIL"} & set(ast.literal_eval(out))
+
+
+def test_a_selection_gives_keys_and_pictures(url: str) -> None:
+    archive = archiver.open(url)
+    restored = dict(archive.select("caption like '%a/%'").restore())
+    assert sorted(restored) == [key for key in ORDERED if key.startswith("a/")]
+    for key, image in restored.items():
+        assert isinstance(image, Image.Image)
+        assert (image.mode, image.size) == ("RGB", (32, 24))
+        assert np.array_equal(np.asarray(image), expected(key))
+
+
+def test_a_selection_is_a_sequence(url: str) -> None:
+    selection = archiver.open(url).select()
+    assert len(selection) == 12
+    assert [selection[place][0] for place in range(12)] == ORDERED
+    assert selection[-1][0] == ORDERED[-1]
+    assert np.array_equal(np.asarray(selection[5][1]), expected(ORDERED[5]))
+    for outside in (12, -13):
+        with pytest.raises(IndexError, match=f"image {outside} of 12"):
+            selection[outside]
+    assert [key for key, _ in selection] == ORDERED  # iteration ends
+
+
+def test_several_at_once_come_in_the_order_asked_for(url: str) -> None:
+    found = archiver.open(url).select().__getitems__([9, 0, 9])
+    assert [key for key, _ in found] == [ORDERED[9], ORDERED[0], ORDERED[9]]
+    assert np.array_equal(np.asarray(found[0][1]), expected(ORDERED[9]))
+
+
+def test_conditions_limits_and_keys(url: str) -> None:
+    archive = archiver.open(url)
+    assert archive.select(limit=3).table["key"].to_pylist() == ORDERED[:3]
+    assert archive.select(keys=["a/000.jpg", "no/such.jpg"]).table["key"].to_pylist() == ["a/000.jpg"]
+    assert len(archive.select("width > 100")) == 0
+    assert list(archive.select("width > 100").restore()) == []
+    assert len(archive.failures()) == 0
+    with pytest.raises(ValueError, match="colour"):
+        archive.select("colour = 'red'")
+
+
+def test_there_must_be_an_archive(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no archive at"):
+        archiver.open(str(tmp_path))
+    with pytest.raises(ValueError, match="S3 option 'colour'"):
+        archiver.open("s3://bucket/x", {"colour": "red"})
+
+
+def test_a_selection_travels_to_other_processes(url: str, tmp_path: Path) -> None:
+    """As DataLoader's workers get it: before and after it has opened its archive here."""
+    selection = archiver.open(url).select()
+    before = pickle.dumps(selection)
+    key, image = selection[3]
+    after = pickle.dumps(selection)
+    assert len(after) == len(before)
+    (tmp_path / "selection").write_bytes(after)
+    program = (
+        "import pickle, sys\n"
+        "selection = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "key, image = selection[3]\n"
+        "print(len(selection), key, image.tobytes().hex(), 'torch' in sys.modules, 'ray' in sys.modules)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "selection")]
+    there = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()
+    assert there == ["12", key, image.tobytes().hex(), "False", "False"]
+
+
+def test_a_dataloader_takes_it(url: str) -> None:
+    from torch.utils.data import DataLoader  # a test's import, not the package's
+
+    selection = archiver.open(url).select()
+    loader: DataLoader[Picture] = DataLoader(
+        selection,  # type: ignore[arg-type]  # no base class of torch's is asked for at run time
+        batch_size=5,
+        collate_fn=list,
+    )
+    batches = list(loader)
+    assert [len(batch) for batch in batches] == [5, 5, 2]
+    assert [key for batch in batches for key, _ in batch] == ORDERED
+
+
+def test_lost_images_are_named_after_the_others_were_given(tmp_path: Path) -> None:
+    location = locate(str(tmp_path / "archive"))
+    build(location, encoded(small_pictures(12), KEYS), shard_records=4)
+    selection = archiver.open(location.url).select()
+    first = min(Archive(location).parts)
+    (tmp_path / "archive/images" / first).unlink()
+    given: list[Picture] = []
+    with pytest.raises(LostImages, match=r"cannot restore 'a/000.jpg' \(.*\), and 3 more") as raised:
+        given.extend(selection.restore())
+    assert sorted(key for key, _ in given) == ORDERED[4:]
+    assert [key for key, _ in raised.value.lost] == ORDERED[:4]
+    with pytest.raises(LostImages):
+        selection[0]
+    assert selection[4][0] == ORDERED[4]

@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -42,17 +43,19 @@ class Place:
     pids: Path  # of workers, one file each
     workers: int = 0
 
-    def told(self, dies: tuple[str, int] | None) -> dict[str, object]:
+    def told(self, dies: tuple[str, int] | None, digest: bool = False, gate: int = 1) -> dict[str, object]:
         """For `chaos_driver`."""
         source, archive = ([where.url, dict(where.options)] for where in (self.source, self.archive))
-        pids = str(self.pids)
-        return {"source": source, "archive": archive, "workers": self.workers, "pids": pids, "dies": dies}
+        where = {"source": source, "archive": archive, "pids": str(self.pids)}
+        return {**where, "workers": self.workers, "dies": dies, "digest": digest, "gate": gate}
 
 
-def launch(place: Place, dies: tuple[str, int] | None = None, address: str = "") -> subprocess.Popen[str]:
+def launch(
+    told: dict[str, object], environment: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.Popen[str]:
     """A driver that has begun."""
-    command = [sys.executable, "-m", "tests.pipelines.chaos_driver", json.dumps(place.told(dies))]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": address}
+    command = [sys.executable, "-m", "tests.pipelines.chaos_driver", json.dumps(told)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     driver = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
     assert driver.stdout is not None
     assert driver.stdout.readline() == "ready\n"
@@ -121,7 +124,7 @@ def test_a_driver_dies_between_put_and_commit(place: Place, seed: int) -> None:
     for number in range(chance.randint(1, 2)):
         where = WINDOWS[(seed + number) % len(WINDOWS)]
         count = chance.randint(1, 3) if "PUT" in where else 1
-        assert end_of(launch(place, (where, count))) == -signal.SIGKILL
+        assert end_of(launch(place.told((where, count)))) == -signal.SIGKILL
         if where != "after commit":
             assert uncommitted_parts(place.archive) >= 1
         if chance.random() < 0.3:
@@ -133,11 +136,12 @@ def test_a_driver_dies_between_put_and_commit(place: Place, seed: int) -> None:
 def test_two_drivers_overlap_and_die(place: Place, seed: int) -> None:
     chance = random.Random(100 + seed)
     keys = fill(place.source, IMAGES, BAD)
-    drivers = [launch(place), launch(place)]
-    kill_after(drivers, [chance.uniform(0.02, 0.6) for _ in drivers])
+    gate = 1 + seed % 2  # at 2 both plan the same keys, in two runs; at 1 the second finds the first's run
+    drivers = [launch(place.told(None, digest, gate)) for digest in (False, True)]
+    kill_after(drivers, [chance.uniform(0.1, 0.8) for _ in drivers])
     if chance.random() < 0.5:
         keys += change_source(place.source, 0)
-        survivor = launch(place)
+        survivor = launch(place.told(None))
         kill_after([survivor], [chance.uniform(0.02, 0.6)])
     finish_and_check(place, keys, list(BAD))
 
@@ -147,7 +151,7 @@ def test_a_driver_is_killed_at_any_time(place: Place, seed: int) -> None:
     chance = random.Random(200 + seed)
     keys = fill(place.source, IMAGES, BAD)
     for number in range(2):
-        kill_after([launch(place)], [chance.uniform(0.0, 0.5)])
+        kill_after([launch(place.told(None))], [chance.uniform(0.0, 0.5)])
         if chance.random() < 0.5:
             keys += change_source(place.source, number)
     finish_and_check(place, keys, list(BAD))
@@ -158,7 +162,7 @@ def test_drivers_of_buckets_are_killed(s3: S3Server, place: Place, seed: int) ->
     chance = random.Random(300 + seed)
     place = replace(place, source=s3.location("photos"), archive=s3.location("archive"))
     keys = fill(place.source, IMAGES, BAD)
-    drivers = [launch(place, ("after PUT", 2) if seed % 2 else None), launch(place)]
+    drivers = [launch(place.told(("after PUT", 2) if seed % 2 else None)), launch(place.told(None))]
     kill_after(drivers, [chance.uniform(0.2, 2.0) for _ in drivers])
     keys += change_source(place.source, 0)
     finish_and_check(place, keys, list(BAD))
@@ -170,7 +174,7 @@ def test_ray_workers_and_their_driver_are_killed(place: Place, seed: int, ray_cl
     place = replace(place, workers=2)
     poison = {**BAD, "b/kills.png": png(KILLS)} if seed % 2 else BAD
     keys = fill(place.source, 4 * IMAGES, poison)
-    driver = launch(place, address=ray_cluster)
+    driver = launch(place.told(None), {"RAY_ADDRESS": ray_cluster})
     killed = 0
     deadline = time.monotonic() + 60
     while killed < 3 and driver.poll() is None and time.monotonic() < deadline:

@@ -18,6 +18,7 @@ import pytest
 
 from archiver.codecs import load_codec
 from archiver.presets import find_preset
+from archiver.weights import shipped_weights
 from manifests.records import CodecSpec, EncodedImage
 from pipelines.codec import Codec, Picture, Pixels
 from tests.golden_files import read_golden, sha256
@@ -28,7 +29,7 @@ CAPTION = "A small picture."
 
 
 def load_preset(name: str) -> Codec:
-    return load_codec(find_preset(name).spec, {}, "cpu")
+    return load_codec(find_preset(name).spec, shipped_weights(), "cpu")
 
 
 def encode_one(codec: Codec, pixels_hwc: Pixels) -> EncodedImage:
@@ -127,15 +128,17 @@ class CodecSuite:
     def test_the_spec_comes_back_from_its_json(self, codec: Codec, several: list[EncodedImage]) -> None:
         spec = CodecSpec.from_json(codec.spec.to_json())
         assert spec == codec.spec == find_preset(self.preset).spec
-        assert apart(decode_one(load_codec(spec, {}, "cpu"), several[0]), decode_one(codec, several[0])) == 0
+        again = load_codec(spec, shipped_weights(), "cpu")
+        assert apart(decode_one(again, several[0]), decode_one(codec, several[0])) == 0
 
     def test_a_spec_of_another_version_is_refused(self, codec: Codec) -> None:
         with pytest.raises(ValueError, match=f"version {codec.spec.version + 1}"):
-            load_codec(replace(codec.spec, version=codec.spec.version + 1), {}, "cpu")
+            load_codec(replace(codec.spec, version=codec.spec.version + 1), shipped_weights(), "cpu")
 
     def test_a_parameter_that_the_program_does_not_know_is_refused(self, codec: Codec) -> None:
+        params = {**codec.spec.params, "unheard_of": 1}
         with pytest.raises(ValueError, match="unheard_of"):
-            load_codec(replace(codec.spec, params={**codec.spec.params, "unheard_of": 1}), {}, "cpu")
+            load_codec(replace(codec.spec, params=params), shipped_weights(), "cpu")
 
     def test_photographs_take_about_as_many_bytes_as_the_preset_says(self, codec: Codec) -> None:
         encoded = codec.encode([Picture(pixels_hwc, CAPTION) for pixels_hwc in photographs()])

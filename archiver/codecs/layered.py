@@ -142,7 +142,7 @@ def conditions(
 ) -> tuple[float, float, float]:
     """What the network is told of a picture: scale, quality, and log2 of the bits that a small pixel took."""
     bits = 8 * bitstream_bytes / small_pixels
-    return (np.log2(scale) - 2, quality / 50 - 1, float(np.clip(np.log2(bits) / 4, -2, 2)))
+    return (float(np.log2(scale)) - 2, quality / 50 - 1, float(np.clip(np.log2(bits) / 4, -2, 2)))
 
 
 def padded(pixels_hwc: Pixels) -> Pixels:
@@ -233,7 +233,7 @@ class LayeredCodec:
         noise_hw, noise_HW = (
             normal(cut(x, step))[None, None] for x, step in zip(noises, (4, 1), strict=True)
         )
-        condition = torch.tensor([told], device=self.device)
+        condition = torch.tensor([told], dtype=torch.float32, device=self.device)
         made = self.enhancer(cut(base, self.scale), self.scale, condition, noise_hw, noise_HW)
         inside = made[0, :, top - first_y : bottom - first_y, left - first_x : right - first_x]
         levels = ((inside + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0)

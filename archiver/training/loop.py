@@ -4,9 +4,11 @@ import copy
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from archiver.codecs.networks import channels_last
+from archiver.training.ranks import Ranks
 from archiver.training.stream import Arrays, Feed, batches, block_of
 from archiver.training.task import Batch, Task
 
@@ -34,6 +37,7 @@ class Schedule:
     clip: float = 1.0  # norm of the gradient
     betas: tuple[float, float] = (0.8, 0.99)
     save_seconds: float = 240
+    log_steps: int = 20
     check_steps: int = 500
 
     def factor(self, step: int) -> float:
@@ -66,8 +70,18 @@ def tensors_of(arrays: Arrays, device: torch.device) -> Batch:
 class Run:
     """The state of a training: all of it is in the checkpoint."""
 
-    def __init__(self, task: Task, feed: Feed, schedule: Schedule, out: Path, device: torch.device) -> None:
-        self.task, self.schedule, self.out, self.device = task, schedule, out, device
+    def __init__(
+        self,
+        task: Task,
+        feed: Feed,
+        schedule: Schedule,
+        out: Path,
+        device: torch.device,
+        ranks: Ranks = Ranks(),  # noqa: B008 - frozen
+    ) -> None:
+        self.task, self.schedule, self.out, self.device, self.ranks = task, schedule, out, device, ranks
+        self.seed = feed.seed
+        feed = replace(feed, seed=feed.seed + 100_003 * ranks.rank)
         # Never trained on: each fortieth photograph, cut once, at settings that stay the same along a run.
         self.feed = replace(feed, photos=tuple(p for n, p in enumerate(feed.photos) if n % HELD_OUT))
         self.held_out = replace(feed, photos=feed.photos[::HELD_OUT], block_photos=4, crops_a_photo=4)
@@ -87,13 +101,16 @@ class Run:
     def state(self) -> dict[str, object]:
         return {
             "step": self.step,
-            "seed": self.feed.seed,
+            "seed": self.seed,
             "modules": [module.state_dict() for module in self.modules],
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "ema": self.ema,
         }
 
     def save(self) -> None:
+        """All ranks hold the same: the first one writes it."""
+        if self.ranks.rank:
+            return
         unfinished = self.out / f"{CHECKPOINT}.{os.getpid()}"
         torch.save(self.state(), unfinished)
         os.replace(unfinished, self.out / CHECKPOINT)
@@ -101,8 +118,8 @@ class Run:
     def load(self, file: Path) -> None:
         """Inverse of `save`; ValueError where the checkpoint is of other networks or another seed."""
         found = torch.load(file, map_location=self.device, weights_only=True)
-        if found["seed"] != self.feed.seed:
-            raise ValueError(f"{file} was trained with seed {found['seed']}, not {self.feed.seed}")
+        if found["seed"] != self.seed:
+            raise ValueError(f"{file} was trained with seed {found['seed']}, not {self.seed}")
         try:
             for module, state in zip(self.modules, found["modules"], strict=True):
                 module.load_state_dict(state)
@@ -153,7 +170,9 @@ class Run:
         optimiser = self.optimisers[place]
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.modules[place].parameters(), self.schedule.clip)
+        parameters = list(self.modules[place].parameters())
+        self.ranks.average(p.grad for p in parameters if p.grad is not None)
+        norm = nn.utils.clip_grad_norm_(parameters, self.schedule.clip)
         if bool(torch.isfinite(norm)):  # one bad batch must not end a run of days
             optimiser.step()
         return float(norm)
@@ -184,32 +203,37 @@ class Run:
         return found
 
 
-def train(run: Run, minutes: float | None = None) -> Iterator[Progress]:
-    """Trains to the schedule's last step, or for some minutes; goes on from `out/checkpoint.pt` where there is one."""
+def train(run: Run, minutes: float | None = None) -> Generator[Progress]:
+    """Each step to the schedule's last one, or for some minutes; goes on from `out/checkpoint.pt` where there is one.
+
+    Whoever stops asking for more steps stops the run: it is saved then, and every few minutes.
+    """
     run.out.mkdir(parents=True, exist_ok=True)
     if (run.out / CHECKPOINT).exists():
         run.load(run.out / CHECKPOINT)
     held_out = block_of(run.held_out, 0)
     started = saved = time.monotonic()
-    with open(run.out / "log.jsonl", "a") as log:
+    name = f"log-{run.ranks.rank}.jsonl" if run.ranks.rank else "log.jsonl"
+    with open(run.out / name, "a") as log, closing(batches(run.feed, run.step)) as stream:
+        try:
+            while run.step < run.schedule.steps:
+                progress = Progress(run.step + 1, time.monotonic() - started, run.advance(next(stream)))
+                if run.step % run.schedule.log_steps == 0:
+                    _write(log, progress)
+                yield progress
+                if run.step % run.schedule.check_steps == 0 and not run.ranks.rank:
+                    found = Progress(run.step, time.monotonic() - started, run.check(held_out), "check")
+                    _write(log, found)
+                    yield found
+                if time.monotonic() - saved > run.schedule.save_seconds:
+                    run.save()
+                    saved = time.monotonic()
+                if minutes is not None and time.monotonic() - started > 60 * minutes:
+                    break
+        finally:
+            run.save()
 
-        def logged(progress: Progress) -> Progress:
-            log.write(json.dumps(vars(progress)) + "\n")
-            log.flush()
-            return progress
 
-        for arrays in batches(run.feed, run.step):
-            if run.step >= run.schedule.steps:
-                break
-            terms = run.advance(arrays)
-            now = time.monotonic()
-            if run.step % 20 == 0:
-                yield logged(Progress(run.step, now - started, terms))
-            if run.step % run.schedule.check_steps == 0:
-                yield logged(Progress(run.step, now - started, run.check(held_out), "check"))
-            if now - saved > run.schedule.save_seconds:
-                run.save()
-                saved = now
-            if minutes is not None and now - started > 60 * minutes:
-                break
-    run.save()
+def _write(log: TextIO, progress: Progress) -> None:
+    log.write(json.dumps(vars(progress)) + "\n")
+    log.flush()

@@ -2,7 +2,7 @@
 
 import multiprocessing
 import queue
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -64,7 +64,7 @@ def block_of(feed: Feed, number: int) -> Arrays:
     return {name: np.concatenate([arrays[name] for arrays in found])[order] for name in found[0]}
 
 
-def batches(feed: Feed, first: int) -> Iterator[Arrays]:
+def batches(feed: Feed, first: int) -> Generator[Arrays]:
     """Batches number `first`, `first` + 1, … without end, cut from blocks that a second process makes ahead."""
     context = multiprocessing.get_context("spawn")
     ready: multiprocessing.queues.Queue[Arrays] = context.Queue(AHEAD)

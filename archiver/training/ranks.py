@@ -1,0 +1,40 @@
+"""Several processes, a GPU each, that train one network: `torchrun --nproc-per-node N -m archiver train …`.
+
+Each rank cuts its own crops; gradients are averaged before each step, so all ranks keep the same weights.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Which of how many processes this one is."""
+
+    rank: int = 0
+    count: int = 1
+
+    def average(self, gradients: Iterable[Tensor]) -> None:
+        """In place, over all ranks; nothing to do for one."""
+        if self.count == 1:
+            return
+        for gradient in gradients:
+            distributed.all_reduce(gradient)
+            gradient.div_(self.count)
+
+
+def join_ranks(device: torch.device) -> tuple[Ranks, torch.device]:
+    """The place that torchrun gave this process, and its device; one rank where torchrun did not start it."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        return Ranks(), device
+    if not distributed.is_initialized():
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    return Ranks(distributed.get_rank(), count), device

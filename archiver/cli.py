@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from archiver import __version__
-from archiver.commands import codecs, doctor, encode, look, restore, verify
+from archiver.commands import codecs, doctor, encode, look, report, restore, verify
 from archiver.commands.options import BROKEN_PIPE, INTERRUPTED, TERMINATED, WRONG
 from archiver.console import complain, one_line
 
@@ -75,6 +75,7 @@ app.command()(encode.encode)
 app.command()(restore.restore)
 app.command()(look.ls)
 app.command()(verify.verify)
+app.command()(report.report)
 app.command()(look.failures)
 app.command()(codecs.codecs)
 app.command()(doctor.doctor)

@@ -12,9 +12,8 @@ if (
     from PIL.Image import Image
 
     from manifests.archive import Archive
-    from manifests.records import CodecSpec
     from manifests.storage import Location
-    from pipelines.codec import Codec
+    from pipelines.decode import Decoder
 
 Picture = tuple[str, "Image"]  # key, RGB of exactly the source's size
 
@@ -116,12 +115,11 @@ class Selection:
     def _restored(self, keys: Sequence[str]) -> Iterator[Picture]:
         from PIL import Image
 
-        from pipelines.restore import Lost, restore_rows
+        from pipelines.restore import Lost, decoded_rows
 
-        archive, lost = self._opened.archive(self.archive.location), []
-        for found in restore_rows(
-            archive, keys, self._opened.load_codec, self.archive.weights_cache, self.archive.device
-        ):
+        archive, decoder = self._opened.of(self.archive)
+        lost = []
+        for found in decoded_rows(archive, keys, decoder):
             if isinstance(found, Lost):
                 lost.append((found.key, found.why))
             else:
@@ -134,23 +132,18 @@ class _Opened:
     """What a process keeps between pictures; stays behind when a selection travels."""
 
     def __init__(self) -> None:
-        self._archive: Archive | None = None
-        self._codecs: dict[tuple[str, str], Codec] = {}
+        self._kept: tuple[Archive, Decoder] | None = None
 
     def __reduce__(self) -> tuple[type["_Opened"], tuple[()]]:
         return _Opened, ()
 
-    def archive(self, location: "Location") -> "Archive":
+    def of(self, opened: OpenArchive) -> "tuple[Archive, Decoder]":
+        """The archive, and its codecs, each loaded once."""
+        from archiver.codecs import load_codec
+        from pipelines.decode import Decoder
         from pipelines.select import open_archive
 
-        if self._archive is None:
-            self._archive = open_archive(location)
-        return self._archive
-
-    def load_codec(self, spec: "CodecSpec", weights: Mapping[str, Path], device: str) -> "Codec":
-        """As archiver.codecs.load_codec, once a spec and device."""
-        from archiver.codecs import load_codec
-
-        if (spec.id, device) not in self._codecs:
-            self._codecs[spec.id, device] = load_codec(spec, weights, device)
-        return self._codecs[spec.id, device]
+        if self._kept is None:
+            archive = open_archive(opened.location)
+            self._kept = archive, Decoder(archive, load_codec, opened.weights_cache, opened.device)
+        return self._kept

@@ -107,8 +107,12 @@ def restore_rows(
     archive: Archive, keys: Sequence[str], load_codec: LoadCodec, weights_cache: Path, device: str
 ) -> Iterator[Restored | Lost]:
     """Each key once, as pixels or as lost with a reason; in the order of the parts."""
+    return decoded_rows(archive, keys, Decoder(archive, load_codec, weights_cache, device))
+
+
+def decoded_rows(archive: Archive, keys: Sequence[str], decoder: Decoder) -> Iterator[Restored | Lost]:
+    """As `restore_rows`, with a decoder that goes on to other rows: it keeps the codecs that it has loaded."""
     search = Search(archive.parts.values(), dict.fromkeys(keys))
-    decoder = Decoder(archive, load_codec, weights_cache, device)
     readings, gone = search.begin()
     while readings or gone:
         yield from (Lost(miss.key, miss.why) for miss in gone)

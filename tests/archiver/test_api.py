@@ -4,6 +4,7 @@ import ast
 import pickle
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ import archiver
 from archiver.api import LostImages, Picture
 from archiver.codecs import load_codec
 from manifests.archive import Archive
-from manifests.records import EncodedImage
+from manifests.records import CodecSpec, EncodedImage
 from manifests.storage import locate
+from pipelines.codec import Codec
 from tests.archives import SPEC, build, encoded, small_pictures
 
 KEYS = [f"{'ab'[n % 2]}/{n:03}.jpg" for n in range(12)]
@@ -70,6 +72,21 @@ def test_several_at_once_come_in_the_order_asked_for(url: str) -> None:
     found = archiver.open(url).select().__getitems__([9, 0, 9])
     assert [key for key, _ in found] == [ORDERED[9], ORDERED[0], ORDERED[9]]
     assert np.array_equal(np.asarray(found[0][1]), expected(ORDERED[9]))
+
+
+def test_codecs_are_loaded_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    def counting(spec: CodecSpec, weights: Mapping[str, Path], device: str) -> Codec:
+        loaded.append(spec.id)
+        return load_codec(spec, weights, device)
+
+    monkeypatch.setattr("archiver.codecs.load_codec", counting)
+    selection = archiver.open(url).select()
+    for place in range(3):
+        selection[place]
+    assert len(list(selection.restore())) == 12
+    assert loaded == [SPEC.id]
 
 
 def test_conditions_limits_and_keys(url: str) -> None:

@@ -12,7 +12,7 @@ from deltalake.exceptions import TableNotFoundError
 
 from manifests.mending import mended
 from manifests.part import FORMAT, SCHEMA, Part, parse_path, short_hash
-from manifests.plan import Plan, PlanHead, plan_of, plan_to_parquet
+from manifests.plan import Plan, PlanHead, head_of_plan, plan_of, plan_to_parquet
 from manifests.records import CodecSpec
 from manifests.storage import Location, Store, connect, delta_options, delta_uri
 
@@ -89,6 +89,9 @@ class Archive:
             else:
                 found.setdefault(run, None)
         return dict(sorted(found.items()))
+
+    def plan_head(self, run: str) -> PlanHead:
+        return head_of_plan(run, self.store.read(f"runs/{run}/plan.parquet"))
 
     def plan(self, run: str) -> Plan:
         return read_plan(self.store, run)

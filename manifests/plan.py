@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
@@ -94,14 +94,14 @@ def plan_to_parquet(head: PlanHead, rows: pa.Table) -> tuple[str, bytes]:
 
 def plan_of(run: str, content: bytes) -> Plan:
     """Inverse of `plan_to_parquet`; ValueError where the bytes are not those that the run is named after."""
-    if not is_plan_of(run, content):
-        raise ValueError(f"plan of run {run} is damaged: its sha256 does not begin with {run[-10:]}")
-    with pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True) as file:
-        found = json.loads((file.metadata.metadata or {})[b"archiver"])
-        version = found.pop("format")
-        if version != FORMAT:
-            raise ValueError(f"plan format {version!r} of run {run}, this program reads {FORMAT}")
-        return Plan(run, PlanHead(**found), file.read())
+    with _opened(run, content) as file:
+        return Plan(run, _head(run, file), file.read())
+
+
+def head_of_plan(run: str, content: bytes) -> PlanHead:
+    """The head alone of what `plan_of` gives."""
+    with _opened(run, content) as file:
+        return _head(run, file)
 
 
 def head_of(tail: bytes) -> PlanHead | None:
@@ -113,6 +113,27 @@ def head_of(tail: bytes) -> PlanHead | None:
         return PlanHead(**found)
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def batches_of(run: str, content: bytes, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Some columns of what `plan_of` gives, a few thousand rows at a time."""
+    with _opened(run, content) as file:
+        _head(run, file)
+        yield from file.iter_batches(batch_size=20_000, columns=list(columns), use_threads=False)
+
+
+def _opened(run: str, content: bytes) -> pq.ParquetFile:
+    if not is_plan_of(run, content):
+        raise ValueError(f"plan of run {run} is damaged: its sha256 does not begin with {run[-10:]}")
+    return pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
+
+
+def _head(run: str, file: pq.ParquetFile) -> PlanHead:
+    found = json.loads((file.metadata.metadata or {})[b"archiver"])
+    version = found.pop("format")
+    if version != FORMAT:
+        raise ValueError(f"plan format {version!r} of run {run}, this program reads {FORMAT}")
+    return PlanHead(**found)
 
 
 def is_plan_of(run: str, content: bytes) -> bool:

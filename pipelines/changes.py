@@ -13,9 +13,8 @@ from deltalake import QueryBuilder
 from numpy.typing import NDArray
 
 from manifests.archive import Archive
-from manifests.plan import PLAN_SCHEMA
+from manifests.plan import PLAN_SCHEMA, batches_of
 
-_CHUNK = 20_000  # rows of a plan that are looked at together
 _OTHER_SIZE, _OTHER_MTIME, _FAILED, _SAME_ETAG, _OTHER_ETAG = 1, 2, 4, 8, 16  # flags of a listed key
 
 
@@ -52,7 +51,7 @@ def compare(
     held = np.full(count, -1, np.int32)  # place in `runs` of the archived row's run; -1: a new key
     flags = np.zeros(count, np.uint8)
     deleted = 0
-    if archive is not None:
+    if archive is not None and archive.parts:
         deleted = _mark(rows, archive, source, meant, runs, held, flags)
         if count and rows["etag32"].null_count < count:
             _mark_etags(rows, archive, runs, held, flags)
@@ -115,7 +114,7 @@ def _mark(
             )
             if meant.match(key)
         )
-    sources = {run: archive.plan(run).head.source for run in {*runs, *gone}}
+    sources = {run: archive.plan_head(run).source for run in {*runs, *gone}}
     for run in runs:
         if sources[run] != source:
             # The table holds each key once: going on would replace that source's images.
@@ -138,7 +137,9 @@ def _archived(archive: Archive) -> Iterator[pa.RecordBatch]:
             ("failed", pa.bool_()),
         ]
     )
-    for batch in QueryBuilder().register("images", archive.table).execute(query):
+    # One partition, small batches: a listing of a million keys leaves no room for DataFusion's usual ones.
+    settings = {"datafusion.execution.batch_size": "2048", "datafusion.execution.target_partitions": "1"}
+    for batch in QueryBuilder(settings).register("images", archive.table).execute(query):
         yield pa.record_batch(batch).cast(schema)  # DataFusion gives views
 
 
@@ -174,7 +175,8 @@ def _mark_etags(
 ) -> None:
     """Sets the flags of ETags, from the plans of the runs that the archived rows come from."""
     for number, run in enumerate(runs):
-        for batch in archive.plan(run).rows.select(["key", "etag32"]).to_batches(max_chunksize=_CHUNK):
+        content = archive.store.read(f"runs/{run}/plan.parquet")
+        for batch in batches_of(run, content, ["key", "etag32"]):
             first, matches = _matches(rows["key"], batch["key"])
             there = np.flatnonzero((matches >= 0) & (held[first : first + len(matches)] == number))
             places = first + there

@@ -103,9 +103,9 @@ def encode(job: EncodeJob, load_codec: LoadCodec) -> Iterator[Event]:
         driver = _Driver(job, archive, load_codec, stopping, stack)
         for run, summary in archive.runs().items():
             if summary is None:
-                plan = archive.plan(run)
-                if (plan.head.source, plan.head.spec) == (str(job.source), job.spec.id):
-                    yield from driver.resume(plan)
+                head = archive.plan_head(run)
+                if (head.source, head.spec) == (str(job.source), job.spec.id):
+                    yield from driver.resume(archive.plan(run))
         if not stopping.is_set():
             new, changes = plan_run(
                 archive,

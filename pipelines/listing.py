@@ -27,7 +27,7 @@ SUFFIXES = frozenset((
     ".avif", ".avifs", ".heic", ".heif", ".jp2", ".j2k", ".jpx", ".jpf", ".jxl", ".ppm", ".pgm", ".pbm",
     ".pnm", ".tga", ".ico", ".icns", ".pcx", ".sgi", ".qoi", ".dds", ".psd",
 ))  # fmt: skip
-_CHUNK = 20_000  # keys that exist as Python objects at a time
+_CHUNK = 4_000  # keys that exist as Python objects at a time
 _LISTED = pa.schema([PLAN_SCHEMA.field(name) for name in ("key", "size", "mtime", "etag32")])
 
 

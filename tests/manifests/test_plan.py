@@ -8,6 +8,8 @@ from manifests.plan import (
     Plan,
     PlanHead,
     Shard,
+    batches_of,
+    head_of_plan,
     is_plan_of,
     open_ranges,
     plan_of,
@@ -37,6 +39,9 @@ def test_a_plan_comes_back_under_the_name_of_its_run() -> None:
     assert run.startswith("20260131T235959-")
     assert is_plan_of(run, content)
     assert plan_of(run, content) == Plan(run, HEAD, rows)
+    assert head_of_plan(run, content) == HEAD
+    columns = pa.Table.from_batches(batches_of(run, content, ["key", "etag32"]))
+    assert columns.equals(rows.select(["key", "etag32"]))
 
 
 def test_a_plan_with_a_flipped_bit_is_refused() -> None:

@@ -82,7 +82,7 @@ class ShardResult:
     images: int
     failures: int
     pixels: int
-    source_bytes: int
+    source_bytes: int  # of the images; failures keep theirs at the source
     bitstream_bytes: int
     origin: Origin
 
@@ -260,7 +260,7 @@ def write_part(archive: Store, shard: Shard, records: list[Record], origin: Orig
         len(images),
         len(records) - len(images),
         sum(image.height * image.width for image in images),
-        sum(record.source_bytes for record in records),
+        sum(record.source_bytes for record in records if record.image is not None),
         sum(len(image.bitstream) for image in images),
         origin,
     )

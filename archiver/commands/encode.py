@@ -182,13 +182,13 @@ def _summary(job: "EncodeJob", changes: "Changes | None", finished: "Finished") 
 def _changes_lines(changes: "Changes") -> list[str]:
     """What the listing found beside new images."""
     told = (
-        (changes.changed, "changed at the source, and replaced"),
-        (changes.retried, "tried again after a failure"),
-        (changes.unchanged, "in the archive already"),
-        (changes.deleted, "gone from the source: kept in the archive"),
-        (changes.other, "other files left out"),
+        (changes.changed, "image", "changed at the source, and replaced"),
+        (changes.retried, "image", "tried again after a failure"),
+        (changes.unchanged, "image", "in the archive already"),
+        (changes.deleted, "image", "gone from the source: kept in the archive"),
+        (changes.other, "other file", "left out"),
     )
-    return [f"  {count:,} {words}" for count, words in told if count]
+    return [f"  {count_text(count, noun)} {words}" for count, noun, words in told if count]
 
 
 def _estimate(job: "EncodeJob", codec: str, as_json: bool) -> None:

@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 import archiver
 from archiver.cli import app
+from archiver.console import bytes_text
 from archiver.presets import DEFAULT, PRESETS
 from manifests.archive import Archive
 from manifests.read import read_records
@@ -128,6 +129,8 @@ def test_encode_says_what_it_did(source: Path, tmp_path: Path) -> None:
     result = run("encode", source, tmp_path / "archive", "--captions", "sidecar", "--workers", 0)
     assert (result.exit_code, result.stderr) == (1, "")
     first, second, third = result.stdout.splitlines()
+    archived = sum((source / key).stat().st_size for key in CAPTIONS)  # without the one that failed
+    assert f": {bytes_text(archived)} became " in first
     assert re.fullmatch(
         r"3 images archived in \d\.\d s: \d+\.\d kB became \d\.\d\d kB \(\d+ : 1, 0\.\d{3} bits per pixel\)",
         first,
@@ -136,7 +139,7 @@ def test_encode_says_what_it_did(source: Path, tmp_path: Path) -> None:
     assert third == "  4 other files left out"
 
     out = succeed("encode", source, tmp_path / "archive", "--captions", "sidecar", "--workers", 0)
-    assert out == "Nothing to do.\n  4 in the archive already\n  4 other files left out\n"
+    assert out == "Nothing to do.\n  4 images in the archive already\n  4 other files left out\n"
 
 
 def test_encode_as_json_is_one_document(source: Path, tmp_path: Path) -> None:
@@ -167,7 +170,7 @@ def test_failures_are_tried_again_when_asked(source: Path, tmp_path: Path) -> No
     assert succeed(*words).startswith("Nothing to do.")
     again = run(*words, "--retry-failures")
     assert again.exit_code == 1
-    assert "  1 tried again after a failure" in again.stdout.splitlines()
+    assert "  1 image tried again after a failure" in again.stdout.splitlines()
 
 
 def test_dry_run_estimates_and_writes_nothing(source: Path, tmp_path: Path) -> None:

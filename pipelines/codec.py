@@ -19,6 +19,9 @@ class Picture:
 
     pixels_hwc: Pixels
     caption: str | None
+    # (H, W), for codecs that can leave out parts of a picture: 0 code this pixel, 1 ... 254 draw it as that kind
+    # of surface, 255 draw it as what the codec takes it for. None: code all.
+    labels_hw: NDArray[np.uint8] | None = None
 
 
 class Codec(Protocol):

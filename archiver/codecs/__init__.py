@@ -18,5 +18,9 @@ def load_codec(spec: CodecSpec, weights: Mapping[str, Path], device: str) -> Cod
             from archiver.codecs.layered import load_layered
 
             return load_layered(spec, weights, device)
+        case "gan":
+            from archiver.codecs.gan import load_gan
+
+            return load_gan(spec, weights, device)
         case _:
-            raise ValueError(f"codec {spec.name!r}, this program knows: avif, layered")
+            raise ValueError(f"codec {spec.name!r}, this program knows: avif, layered, gan")

@@ -34,8 +34,11 @@ def weight_files(spec: CodecSpec, weights: Mapping[str, Path], count: int) -> li
 
 
 def save_network(network: nn.Module, shape: Mapping[str, int], file: Path) -> None:
-    """Weights in fp16, with the arguments that make such a network."""
-    tensors = {name: value.half().contiguous() for name, value in network.state_dict().items()}
+    """Weights in fp16 (integers as they are), with the arguments that make such a network."""
+    tensors = {
+        name: (value.half() if value.is_floating_point() else value).contiguous()
+        for name, value in network.state_dict().items()
+    }
     save_file(tensors, file, {"shape": json.dumps(dict(shape), sort_keys=True)})
 
 
@@ -44,7 +47,7 @@ def load_network(file: Path, make: Callable[[dict[str, int]], Network], device: 
     try:
         with safe_open(file, "pt") as found:
             shape = json.loads((found.metadata() or {})["shape"])
-            tensors = {name: found.get_tensor(name).float() for name in found.keys()}  # noqa: SIM118
+            tensors = {name: found.get_tensor(name) for name in found.keys()}  # noqa: SIM118
         network = make(shape)
         network.load_state_dict(tensors)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -6,12 +6,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
+from archiver.codecs.gan_networks import Shape as GanShape
 from archiver.codecs.layered import Shape
 from archiver.codecs.networks import save_network
-from archiver.training.layered import LayeredCrops, LayeredTask, Weights
+from archiver.training.gan import GanCrops, GanTask, GanWeights, fitted
+from archiver.training.layered import LayeredCrops, LayeredTask
 from archiver.training.loop import Run, Schedule
+from archiver.training.perceptual import Weights
 from archiver.training.photos import licences, list_photos
+from archiver.training.ranks import join_ranks
 from archiver.training.stream import Crops, Feed
 from archiver.training.task import Task
 from manifests.storage import Location
@@ -27,18 +32,42 @@ class Recipe:
     crop: int  # pixels a side
     batch: int  # crops
     schedule: Schedule
-    shape: Mapping[str, int]  # the generator's, as its weights file tells it
+    shape: Mapping[str, int]  # the network's, as its weights file tells it
+    network: Callable[[Run], nn.Module] = Run.averaged  # what of a finished run the codec loads
 
+
+_PAPER = GanShape(width=60, blocks=9, paper=1)
 
 RECIPES: tuple[Recipe, ...] = (
     Recipe(
         "layered",
         task=lambda: LayeredTask(Shape(), Weights()),
-        crops=LayeredCrops(128, scales=((2, 0.4), (4, 0.6))),
+        crops=LayeredCrops(128, scales=((2, 0.3), (4, 0.7))),
         crop=128,
         batch=8,
-        schedule=Schedule(steps=40_000, cool_down=4_000),
+        schedule=Schedule(steps=40_000, cool_down=4_000, rate=8e-4),
         shape=asdict(Shape()),
+    ),
+    Recipe(
+        "gan",
+        task=lambda: GanTask(GanShape(), Weights(dists_from=1900, critic_from=2400), GanWeights()),
+        crops=GanCrops(128),
+        crop=128,
+        batch=8,
+        schedule=Schedule(steps=5_000, rate=8e-4, cool_down=2_500, warm_up=100),
+        shape=asdict(GanShape()),
+        network=fitted,
+    ),
+    # GC at the width of the paper, for GPUs; its critic sees labels, GC(D+).
+    Recipe(
+        "gan-paper",
+        task=lambda: GanTask(_PAPER, Weights(), GanWeights(sees_labels=True)),
+        crops=GanCrops(256),
+        crop=256,
+        batch=8,
+        schedule=Schedule(steps=280_000, rate=2e-4, cool_down=40_000, critic_rate=2e-4, betas=(0.5, 0.99)),
+        shape=asdict(_PAPER),
+        network=fitted,
     ),
 )
 
@@ -54,9 +83,10 @@ def start(recipe: Recipe, source: Location, out: Path, device: torch.device, ste
     """A run at its first step; `loop.train` takes it to where `out/checkpoint.pt` stands."""
     torch.manual_seed(1)  # of the first weights
     photos = list_photos(source)
+    ranks, device = join_ranks(device)
     feed = Feed(source, tuple(photos), recipe.crops, recipe.crop, recipe.batch)
     schedule = replace(recipe.schedule, steps=steps) if steps else recipe.schedule
-    run = Run(recipe.task(), feed, schedule, out, device)
+    run = Run(recipe.task(), feed, schedule, out, device, ranks)
     out.mkdir(parents=True, exist_ok=True)
     facts = {
         "recipe": recipe.name,
@@ -74,5 +104,5 @@ def start(recipe: Recipe, source: Location, out: Path, device: torch.device, ste
 def export(recipe: Recipe, run: Run) -> Path:
     """Writes the averaged weights as the codec loads them, in fp16."""
     file = run.out / f"{recipe.name}.safetensors"
-    save_network(run.averaged(), recipe.shape, file)
+    save_network(recipe.network(run), recipe.shape, file)
     return file

@@ -1,0 +1,264 @@
+"""Training of the `gan` codec: all rates at once, GC and SC together."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from archiver.codecs.gan import padded
+from archiver.codecs.gan_labels import clusters, moved, surfaces
+from archiver.codecs.gan_networks import (
+    CELL,
+    CONTEXT,
+    Gan,
+    Generator,
+    Shape,
+    quantised,
+    there,
+    told_of,
+)
+from archiver.codecs.label_maps import fit_label_tables
+from archiver.codecs.symbols import LEVELS, fit_tables
+from archiver.training.loop import Run
+from archiver.training.perceptual import Judges, Weights
+from archiver.training.photos import read_photo
+from archiver.training.stream import Arrays, windows
+from archiver.training.task import Batch, Step
+from manifests.storage import connect
+from pipelines.codec import Pixels
+
+RATES = (2, 4, 8)  # channels; each picture of a batch draws its own
+PALETTE_STEPS = 400  # in which the labels are found by k-means
+
+
+@dataclass(frozen=True)
+class GanCrops:
+    """Plain crops of a photograph."""
+
+    crop: int
+
+    def __call__(
+        self, pixels_hwc: Pixels, caption: str | None, count: int, block_seed: int, seed: int
+    ) -> Arrays:
+        rng = np.random.default_rng(seed)
+        corners = windows(pixels_hwc.shape[0], pixels_hwc.shape[1], self.crop, 1, count, rng)
+        return {
+            "target": np.stack([pixels_hwc[y : y + self.crop, x : x + self.crop] for y, x in corners]),
+        }
+
+
+@dataclass(frozen=True)
+class GanWeights:
+    """What counts besides the pictures themselves."""
+
+    # In the first steps only the picture at 1/8 counts: symbols learn to say something at a third of the cost, before
+    # feature distances, which are happy with any texture, are asked. Then SC begins, too.
+    sketch_steps: int = 1500
+    bits: float = 0.02  # of a symbol's bits, as `RateModel` sees them
+    selective: float = 0.25  # of all crops are SC: a part is drawn from labels alone
+    sees_labels: bool = (
+        False  # GC(D+), section 3.3: the critic is shown what is where; coding needs no labels
+    )
+
+
+class RateModel(nn.Module):
+    """What coding tables could know of a symbol: left, top, and the channels before; for training only."""
+
+    HIDDEN = 16
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.see = nn.Conv2d(channels + 1, channels * self.HIDDEN, 3, padding=1)
+        self.say = nn.Conv2d(channels * self.HIDDEN, channels * LEVELS, 1, groups=channels)
+        mask = torch.zeros(channels, self.HIDDEN, channels + 1, 3, 3)
+        for channel in range(channels):
+            mask[channel, :, :channel] = 1
+            mask[channel, :, channel].flatten(1)[:, :4] = 1  # the row above, and left
+        mask[:, :, channels] = 1
+        self.register_buffer("mask", mask.flatten(0, 1))
+
+    def forward(self, w_hat: Tensor, share: Tensor) -> Tensor:
+        """Bits of each symbol, (B, C, h, w), with slopes towards centres that are cheaper."""
+        inside = torch.ones_like(w_hat[:, :1])  # tells the border, where neighbours are missing
+        weight = self.see.weight * self.get_buffer("mask")
+        hidden = F.leaky_relu(F.conv2d(torch.cat((w_hat, inside), 1), weight, self.see.bias, padding=1), 0.2)
+        logits = self.say(hidden).float().unflatten(1, (-1, LEVELS)).movedim(2, -1)
+        bits: Tensor = -(share * torch.log_softmax(logits, -1)).sum(-1) / float(np.log(2))
+        return bits
+
+
+class Trained(nn.Module):
+    """The codec's networks, and the model of the rate beside them."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.network = Gan(shape)
+        self.rate = RateModel(shape.channels)
+
+
+class GanTask:
+    """See `Task`."""
+
+    def __init__(self, shape: Shape, weights: Weights, extra: GanWeights) -> None:
+        self.shape, self.extra = shape, extra
+        self.generator = Trained(shape)
+        self.judges = Judges(weights, shape.channels + (shape.labels if extra.sees_labels else 0))
+        self.critic = self.judges.critic
+        self.rates = tuple(count for count in RATES if count <= shape.channels)
+
+    def prepared(self, batch: Batch, random: torch.Generator) -> Batch:
+        """Adds the rate of each crop, noise, and which cells are drawn from labels (1) or coded (0)."""
+        crops, side = batch["target"].shape[0], batch["target"].shape[-1]
+        cells = side // CELL
+        device = batch["target"].device
+        rates = torch.tensor(self.rates)[torch.randint(0, len(self.rates), (crops,), generator=random)]
+        return batch | {
+            "channels": rates.to(device),
+            "noise_quarter": torch.randn(crops, 1, side // 4, side // 4, generator=random).to(device),
+            "noise_HW": torch.randn(crops, 1, side, side, generator=random).to(device),
+            "drawn": boxes(crops, cells, self.extra.selective, random).to(device),
+        }
+
+    def generated(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Pictures at the batch's rates, all of them coded whole."""
+        assert isinstance(network, Trained)
+        gan = network.network
+        w_hat, _ = quantised(gan.encode(batch["target"]))
+        whole = torch.zeros_like(batch["drawn"])
+        return gan.decode(w_hat, whole, batch["channels"], batch["noise_quarter"], batch["noise_HW"])
+
+    def generator_loss(self, batch: Batch, step: int, random: torch.Generator) -> Step:
+        target, gan = batch["target"], self.generator.network
+        looks = self._labels(target, step, random)
+        w_hat, share = quantised(gan.encode(target))
+        if step < self.extra.sketch_steps and isinstance(gan.generator, Generator):
+            return self._sketch_loss(gan.generator, batch, w_hat, share)
+        labels = looks * batch["drawn"]
+        made = gan.decode(w_hat, labels, batch["channels"], batch["noise_quarter"], batch["noise_HW"])
+        coded = there(labels, batch["channels"], self.shape.channels)
+        rate = self._rate(w_hat, share, coded)
+        # A drawn cell need only look like its picture: L1 is for what is coded (section 3.4).
+        counts = full_size((labels == 0).float()[:, None])
+        beside = self._beside(w_hat * coded, looks)
+        judged = self.judges.generator_loss(made, target, beside, step, random, counts)
+        loss = judged.loss + self.extra.bits * rate
+        return Step(loss, {**judged.terms, "bits": float(rate.detach())})
+
+    def _sketch_loss(self, generator: Generator, batch: Batch, w_hat: Tensor, share: Tensor) -> Step:
+        channels = batch["channels"]
+        whole = torch.zeros_like(batch["drawn"])
+        planes = self.generator.network.planes(w_hat, whole, channels, batch["noise_quarter"])
+        sketch = generator.sketched(planes, told_of(channels))
+        apart = sketch - F.avg_pool2d(batch["target"], 8)
+        l1, l2 = apart.abs().mean(), apart.square().mean()
+        # The rate model learns; the symbols do not hear of it yet.
+        rate = self._rate(w_hat.detach(), share.detach(), there(whole, channels, self.shape.channels))
+        terms = {"l1_small": float(l1.detach()), "l2_small": float(l2.detach()), "bits": float(rate.detach())}
+        return Step(l1 + 2 * l2 + self.extra.bits * rate, terms)
+
+    def _rate(self, w_hat: Tensor, share: Tensor, coded: Tensor) -> Tensor:
+        """Bits of a coded symbol."""
+        rate: Tensor = (self.generator.rate(w_hat * coded, share) * coded).sum() / coded.sum().clamp_min(1)
+        return rate
+
+    def critic_loss(self, batch: Batch, step: int) -> Step | None:
+        return self.judges.critic_loss(step) if step >= self.extra.sketch_steps else None
+
+    def _labels(self, target: Tensor, step: int, random: torch.Generator) -> Tensor:
+        """Labels 1 … of the target's cells; in the first steps the palette learns from it."""
+        palette = self.generator.network.get_buffer("palette")
+        with torch.no_grad():
+            if step < PALETTE_STEPS:
+                seen = surfaces(target, CELL)
+                if step == 0:
+                    flat = seen.permute(0, 2, 3, 1).flatten(0, 2)
+                    chosen = torch.randperm(flat.shape[0], generator=random).repeat(2)[: palette.shape[0]]
+                    palette.copy_(flat[chosen])
+                palette.copy_(moved(palette, seen, 0.05))
+            return clusters(target, palette, CELL)
+
+    def _beside(self, shown: Tensor, looks: Tensor) -> Tensor:
+        """What the critic sees beside the pixels, (B, planes, H, W)."""
+        planes = [shown.detach()]
+        if self.extra.sees_labels:
+            planes.append(F.one_hot(looks - 1, self.shape.labels).permute(0, 3, 1, 2).float())
+        return full_size(torch.cat(planes, 1))
+
+    def validated(self, network: nn.Module, batch: Batch) -> dict[str, float]:
+        """Mean distances of a batch that is never trained on, at each rate."""
+        found: dict[str, float] = {}
+        for rate in self.rates:
+            same = batch | {"channels": torch.full_like(batch["channels"], rate)}
+            made = self.generated(network, same).clamp(-1, 1)
+            measured = self.judges.measured(made, batch["target"])
+            found |= {f"{name}{rate}": value for name, value in measured.items()}
+        return found
+
+
+def boxes(crops: int, cells: int, share: float, random: torch.Generator) -> Tensor:
+    """(crops, cells, cells) of 0 and 1: in `share` of the crops a box, or all but a box, is 1."""
+    drawn = torch.zeros(crops, cells, cells, dtype=torch.long)
+    for place in range(crops):
+        box = boxed(cells, cells, random)
+        if float(torch.rand((), generator=random)) < share:
+            drawn[place] = box
+    return drawn
+
+
+def boxed(height: int, width: int, random: torch.Generator) -> Tensor:
+    """(height, width) of 0 and 1: a random box is 1, or all but a box (RB, section 4)."""
+    drawn = torch.zeros(height, width, dtype=torch.long)
+    (h,), (w,) = (
+        torch.randint(max(1, side // 3), side + 1, (1,), generator=random).tolist()
+        for side in (height, width)
+    )
+    top = int(torch.randint(0, height - h + 1, (), generator=random))
+    left = int(torch.randint(0, width - w + 1, (), generator=random))
+    drawn[top : top + h, left : left + w] = 1
+    return drawn if float(torch.rand((), generator=random)) < 0.5 else 1 - drawn
+
+
+def full_size(cells: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, C, H, W), each cell repeated."""
+    return F.interpolate(cells, scale_factor=CELL, mode="nearest")
+
+
+def fitted(run: Run, photos: int = 400) -> Gan:
+    """The averaged network with coding tables that suit its own symbols of photographs of the run's training."""
+    averaged = run.averaged()
+    assert isinstance(averaged, Trained)
+    gan = averaged.network
+    store = connect(run.feed.source)
+    step = max(1, len(run.feed.photos) // photos)
+    planes, maps = [], []
+    for photo in run.feed.photos[::step]:
+        pixels_hwc = read_photo(store, photo)
+        if pixels_hwc is not None:
+            symbols_chw, labels_hw = seen(gan, pixels_hwc, run.device)
+            planes.append(symbols_chw)
+            maps.append(labels_hw)
+    tables = fit_tables(planes, CONTEXT)
+    random = torch.Generator().manual_seed(0)
+    drawn = [labels_hw * boxed(labels_hw.shape[0], labels_hw.shape[1], random).numpy() for labels_hw in maps]
+    label_tables = fit_label_tables([labels_hw.astype(np.uint8) for labels_hw in drawn], gan.shape.labels + 1)
+    for name, values in (
+        ("neighbours", tables.neighbours),
+        ("tables", tables.counts),
+        ("ranks", label_tables.ranks),
+        ("labels", label_tables.labels),
+    ):
+        gan.get_buffer(name).copy_(torch.from_numpy(values))
+    return gan
+
+
+@torch.inference_mode()
+def seen(gan: Gan, pixels_hwc: Pixels, device: torch.device) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """All symbols of a photograph (C, h, w), and the labels of its cells (h, w)."""
+    pixels = torch.from_numpy(padded(pixels_hwc)).to(device).permute(2, 0, 1)[None].float() / 127.5 - 1
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
+    symbols = gan.encode(pixels)[0].round().clamp(-(LEVELS // 2), LEVELS // 2) + LEVELS // 2
+    labels = clusters(pixels, gan.get_buffer("palette"), CELL)[0]
+    return symbols.byte().cpu().numpy(), labels.byte().cpu().numpy()

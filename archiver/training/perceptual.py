@@ -1,0 +1,103 @@
+"""How made pictures are judged in training: L1, LPIPS, DISTS on windows, and hinge critics on pixels and features."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from archiver.perception.dists import DISTS
+from archiver.perception.lpips import LPIPS
+from archiver.training.losses import FeatureCritic, PixelCritic, hinge_critic, hinge_generator
+from archiver.training.task import Step
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What each loss counts; pixels are in [-1, 1]."""
+
+    l1: float = 1.0
+    lpips: float = 1.0
+    dists: float = 1.0
+    critic: float = 0.03
+    critic_from: int = 1500  # step
+    dists_from: int = 600
+    dists_side: int = 96  # pixels of the windows that VGG sees
+    dists_count: int = 1  # windows a batch
+
+
+class Judges:
+    """Frozen distances and learning critics; the latter see `beside` planes of what a picture was made from."""
+
+    def __init__(self, weights: Weights, beside: int) -> None:
+        self.weights = weights
+        self.critic = nn.ModuleDict(
+            {"pixels": PixelCritic(beside), "features": FeatureCritic((192, 384, 256))}
+        )
+        self.lpips = LPIPS("alexnet").eval()
+        self.dists = DISTS().eval()
+
+    def generator_loss(
+        self,
+        made: Tensor,
+        target: Tensor,
+        beside: Tensor,
+        step: int,
+        random: torch.Generator,
+        counts: Tensor | None = None,
+    ) -> Step:
+        """`counts` (B, 1, H, W): 0 where a pixel need not be the target's own."""
+        weights = self.weights
+        # AlexNet's first stride is the networks' own 4: at a fixed phase it would not see a grid of 4.
+        top, left = (int(torch.randint(0, 4, (), generator=random)) for _ in range(2))
+        made_taps = self.lpips.taps(made[..., top:, left:])
+        with torch.no_grad():
+            real_taps = self.lpips.taps(target[..., top:, left:])
+        apart = (made - target).abs()
+        terms = {
+            "l1": (apart if counts is None else apart * counts).mean(),
+            "lpips": self.lpips.distance(made_taps, real_taps).mean(),
+        }
+        loss = weights.l1 * terms["l1"] + weights.lpips * terms["lpips"]
+        if step >= weights.dists_from:
+            terms["dists"] = self._dists(made, target, random)
+            loss = loss + weights.dists * terms["dists"]
+        if step >= weights.critic_from:
+            logits = [self.critic["pixels"](made, beside), *self.critic["features"](_chosen(made_taps))]
+            terms["adversarial"] = hinge_generator(logits)
+            loss = loss + weights.critic * terms["adversarial"]
+        self._seen = (made.detach(), target, beside, [tap.detach() for tap in made_taps], real_taps)
+        return Step(loss, {name: float(term.detach()) for name, term in terms.items()})
+
+    def critic_loss(self, step: int) -> Step | None:
+        """Of the batch that `generator_loss` has just seen."""
+        # The critic learns for a while before the generator listens.
+        if step < self.weights.critic_from - 300:
+            return None
+        made, target, beside, made_taps, real_taps = self._seen
+        pixels, features = self.critic["pixels"], self.critic["features"]
+        fake = [pixels(made, beside), *features(_chosen(made_taps))]
+        real = [pixels(target, beside), *features(_chosen(real_taps))]
+        loss = hinge_critic(real, fake)
+        return Step(loss, {"critic": float(loss.detach())})
+
+    def _dists(self, made: Tensor, target: Tensor, random: torch.Generator) -> Tensor:
+        side, count = min(self.weights.dists_side, made.shape[-1]), self.weights.dists_count
+        chosen = torch.randperm(made.shape[0], generator=random)[:count]
+        top, left = (int(torch.randint(0, made.shape[-1] - side + 1, (), generator=random)) for _ in range(2))
+        first, second = (x[chosen, :, top : top + side, left : left + side] / 2 + 0.5 for x in (made, target))
+        distance: Tensor = self.dists(first, second).mean()
+        return distance
+
+    def measured(self, made: Tensor, target: Tensor) -> dict[str, float]:
+        """Mean distances of pictures in [-1, 1]."""
+        mse = F.mse_loss(made, target, reduction="none").mean((1, 2, 3))
+        return {
+            "lpips": float(self.lpips(made, target).mean()),
+            "dists": float(self.dists(made / 2 + 0.5, target / 2 + 0.5).mean()),
+            "psnr": float((10 * torch.log10(4 / mse)).mean()),
+        }
+
+
+def _chosen(taps: list[Tensor]) -> list[Tensor]:
+    return [taps[1], taps[2], taps[4]]

@@ -59,9 +59,8 @@ def test_a_shard_becomes_one_part_with_all_of_its_keys(job: EncodeJob) -> None:
     assert 0 < result.origin.encode_seconds < 30
     assert [entry.path for entry in connect(job.archive).list()] == [f"images/{result.part.path}"]
     record = records["c/image0005.png"]
-    assert record.image == EncodedImage(
-        bytes([5, 0, 89]), None, 6, 8
-    )  # means of blue are rounded down: one pixel is not
+    colour = bytes([5, 0, 88])  # means, rounded down: 47 of 48 pixels are (5, 0, 90), one is (10, 0, 0)
+    assert record.image == EncodedImage(colour, None, 6, 8)
     assert record.mtime == 1_700_000_000 + keys.index(record.key)
 
 
@@ -230,10 +229,13 @@ def test_reading_is_ahead_of_encoding_and_not_far(job: EncodeJob, monkeypatch: p
 def test_few_large_files_are_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "READ_AHEAD_BYTES", 100)
     begun: list[int] = []
+
+    def begin(item: int) -> int:
+        begun.append(item)
+        return item
+
     with ThreadPoolExecutor(4) as threads:
-        found = worker_module._ahead(
-            threads, lambda item: begun.append(item) or item, range(20), 10, lambda item: 60
-        )
+        found = worker_module._ahead(threads, begin, range(20), 10, lambda item: 60)
         assert next(found) == 0
         time.sleep(0.05)
         assert begun == [0, 1]

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import struct
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -36,6 +37,7 @@ SCHEMA = pa.schema(
         pa.field("bitstream", pa.binary()),
     ]
 )
+_SEAL, _NO_SEAL = b'"footer": "', b"00000000"
 _DICTIONARY = ["spec", "run", "failure", "notes"]
 _ENCODING = {
     "key": "DELTA_BYTE_ARRAY",
@@ -62,7 +64,12 @@ class Origin:
 
     def to_json(self) -> bytes:
         return json.dumps(
-            {"format": FORMAT, "encode_seconds": self.encode_seconds, "device": self.device}
+            {
+                "format": FORMAT,
+                "encode_seconds": self.encode_seconds,
+                "device": self.device,
+                "footer": _NO_SEAL.decode(),  # `_sealed` replaces it
+            }
         ).encode()
 
     @staticmethod
@@ -130,10 +137,14 @@ def _record_of(row: dict[str, object]) -> Record | Damaged:
         plain = {name: row[name] for name in names}
         extra = {name: row[name] for name in ("failure", "notes", "digest")}
         record = Record(image=image, **plain, **extra)  # type: ignore[arg-type]
-        intact = check_of(record) == row["check"]
+        intact = check_of(record) == row["check"] and _length(record) == row["bitstream_bytes"]
     except (TypeError, ValueError, AttributeError, struct.error):
         intact = False  # damage can leave a null where there must be none
     return record if intact else Damaged(str(row["key"]), "record")
+
+
+def _length(record: Record) -> int | None:
+    return None if record.image is None else len(record.image.bitstream)
 
 
 def to_parquet(table: pa.Table, origin: Origin) -> bytes:
@@ -154,7 +165,34 @@ def to_parquet(table: pa.Table, origin: Origin) -> bytes:
         writer.add_key_value_metadata({"archiver": origin.to_json()})
         for group in _row_groups(table):
             writer.write_table(group, row_group_size=len(group) or 1)
-    return sink.getvalue()
+    return _sealed(sink.getvalue())
+
+
+def _sealed(content: bytes) -> bytes:
+    """The part with the CRC-32 of its footer in its footer, computed while that is eight zeros.
+
+    Parquet has none, and pyarrow aborts the process over some footers with a flipped bit.
+    """
+    place = content.rindex(_SEAL) + len(_SEAL)
+    return content[:place] + b"%08x" % zlib.crc32(_footer(content)) + content[place + len(_NO_SEAL) :]
+
+
+def metadata_of(tail: bytes) -> pq.FileMetaData:
+    """The metadata of a part, from last bytes that hold the footer; ValueError where the footer is damaged."""
+    footer = _footer(tail)
+    place = footer.rfind(_SEAL) + len(_SEAL)
+    end = place + len(_NO_SEAL)
+    if footer[place:end] != b"%08x" % zlib.crc32(footer[:place] + _NO_SEAL + footer[end:]):
+        raise ValueError("the footer is damaged: its CRC-32 is wrong")
+    return pq.read_metadata(io.BytesIO(b"PAR1" + footer))
+
+
+def _footer(tail: bytes) -> bytes:
+    """From its first byte to the end of the file."""
+    size = int.from_bytes(tail[-8:-4], "little") + 8
+    if not 8 < size <= len(tail):
+        raise ValueError(f"a footer of {size} bytes in {len(tail)}")
+    return tail[-size:]
 
 
 def _row_groups(table: pa.Table) -> list[pa.Table]:

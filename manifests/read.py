@@ -1,15 +1,15 @@
 """Parts -> records: in few range reads, and with every damaged record named."""
 
-import io
 from bisect import bisect_left
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from manifests.mending import mended
-from manifests.part import SCHEMA, Damaged, Origin, Part, records_of, short_hash
+from manifests.part import SCHEMA, Damaged, Origin, Part, metadata_of, records_of, short_hash
 from manifests.records import Record
 from manifests.salvage import DAMAGE, Source, promised, salvaged
 from manifests.storage import Store
@@ -22,8 +22,11 @@ _LARGEST_BYTES = 2**31 - 1  # a part is made in memory: a size above this is a d
 def read_whole(content: bytes) -> pa.Table | None:
     """All rows of a part, or None where a page fails its CRC or cannot be read."""
     try:
-        with pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True) as file:
-            Origin.of(file.metadata)
+        metadata = metadata_of(content)
+        Origin.of(metadata)
+        with pq.ParquetFile(
+            pa.BufferReader(content), metadata=metadata, page_checksum_verification=True
+        ) as file:
             table = file.read()
         return table.cast(SCHEMA) if table.schema.names == SCHEMA.names else None
     except DAMAGE:
@@ -32,7 +35,7 @@ def read_whole(content: bytes) -> pa.Table | None:
 
 def origin_of(content: bytes) -> Origin:
     """How the part came to be."""
-    return Origin.of(pq.read_metadata(io.BytesIO(content)))
+    return Origin.of(metadata_of(content))
 
 
 def read_origin(store: Store, part: Part) -> Origin | None:
@@ -43,22 +46,19 @@ def read_origin(store: Store, part: Part) -> Origin | None:
         footer_bytes = int.from_bytes(tail[-8:-4], "little") + 8
         if len(tail) < footer_bytes <= part.size:
             tail = store.read_range(f"images/{part.path}", part.size - footer_bytes, part.size)
-        return Origin.of(pq.read_metadata(io.BytesIO(b"PAR1" + tail)))
+        return Origin.of(metadata_of(tail))
     except DAMAGE:
         return None
 
 
-def read_records(
-    store: Store, part: Part, keys: frozenset[str] | None = None, whole: bool = False
-) -> Iterator[Record | Damaged]:
+def read_records(store: Store, part: Part, keys: frozenset[str] | None = None) -> Iterator[Record | Damaged]:
     """The part's records, or those of some keys, each once, in the order of the part.
 
     A record that cannot be had intact comes as `Damaged`, whatever part of the file is damaged; a record
     whose caption alone is lost comes without it, followed by a `Damaged` that says so. Keys that an intact
-    part does not hold are left out. With `whole`, all of the part is read and its hash compared, even for
-    one key: a footer has no CRC, and one that lies can hide a key.
+    part does not hold are left out.
     """
-    if keys is not None and not whole and WHOLE_BYTES < part.size <= _LARGEST_BYTES:
+    if keys is not None and WHOLE_BYTES < part.size <= _LARGEST_BYTES:
         found = _few(store, part, keys)
         if found is not None:
             yield from found
@@ -77,14 +77,20 @@ def read_records(
 
 def _intact(content: bytes, part: Part) -> pa.Table | None:
     """All rows of a part whose bytes are those that it is named after, up to one bit of its footer."""
-    if short_hash(content) == part.hash:
-        return read_whole(content)
+    whole = content if short_hash(content) == part.hash else _with_mended_footer(content, part)
+    return None if whole is None else read_whole(whole)
+
+
+def _with_mended_footer(content: bytes, part: Part) -> bytes | None:
+    with suppress(*DAMAGE):
+        metadata_of(content)
+        return None  # something else is damaged
     footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
     for first, end in ((len(content) - 8, len(content)), (footer, len(content) - 8)):
         if max(0, len(content) - FOOTER_BYTES) <= first < end:
             whole = mended(content, part.hash, first, end)
             if whole is not None:
-                return read_whole(whole)
+                return whole
     return None
 
 
@@ -114,7 +120,7 @@ def _open_sparse(store: Store, part: Part, keys: frozenset[str]) -> tuple[Source
     footer = len(sparse) - int.from_bytes(sparse[-8:-4], "little") - 8
     if 0 <= footer < start:
         sparse[footer:start] = store.read_range(path, footer, start)
-    metadata = pq.read_metadata(io.BytesIO(sparse))
+    metadata = metadata_of(bytes(sparse[min(start, footer) :]))
     groups = _groups_with(metadata, keys)
     for first, end in _joined([_extent(metadata, group) for group in groups]):
         if not 0 <= first < end <= part.size:

@@ -1,14 +1,14 @@
 """Damaged parts -> the records that can still be vouched for, and the names of the others."""
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from manifests.archive import read_plan
-from manifests.part import SCHEMA, Damaged, Origin, Part, records_of
+from manifests.part import SCHEMA, Damaged, Origin, Part, metadata_of, records_of
 from manifests.plan import Plan
 from manifests.records import Record
 from manifests.storage import Store
@@ -37,7 +37,7 @@ def salvaged(
     """What a damaged part still gives, row group by row group, and the names of what it does not."""
     seen: set[str] = set()
     try:
-        metadata = pq.read_metadata(io.BytesIO(content))
+        metadata = metadata_of(content)
         groups = _agreeing_groups(metadata, part)
     except DAMAGE:
         yield from promised(store, part, keys, frozenset(), "footer")
@@ -101,6 +101,10 @@ def _rows_of_damaged(store: Store, part: Part, source: Source, group: int) -> It
     fail. What neither check nor plan vouches for, and the picture does not depend on, is left out.
     """
     rows, suspect = _columns_one_by_one(source, group)
+    if "bitstream" in suspect and "bitstream_bytes" not in suspect:
+        rows["bitstream"] = _cut_by_lengths(source, group, rows["bitstream_bytes"])
+    if "bitstream_bytes" in suspect and "bitstream" in rows:
+        rows["bitstream_bytes"] = pc.binary_length(rows["bitstream"])
     before = sum(source.metadata.row_group(index).num_rows for index in range(group))
     count = source.metadata.row_group(group).num_rows
     plan = _plan(store, part) if suspect & {"key", "source_bytes", "mtime", "spec"} else None
@@ -143,6 +147,24 @@ def _columns_one_by_one(source: Source, group: int) -> tuple[dict[str, pa.Array]
             rows[name] = column
             break
     return rows, suspect
+
+
+def _cut_by_lengths(source: Source, group: int, lengths: pa.Array) -> pa.Array:
+    """Bitstreams by their lengths' own column: one after the other, they end the column's chunk.
+
+    A bit that is flipped among the chunk's own lengths would move all bitstreams behind it.
+    """
+    column = source.metadata.row_group(group).column(SCHEMA.names.index("bitstream"))
+    end = column.data_page_offset + column.total_compressed_size
+    known = [length for length in lengths.to_pylist() if length is not None]
+    start = end - sum(known)
+    if min(known, default=0) < 0 or not column.data_page_offset <= start <= end <= source.content.size:
+        return pa.nulls(len(lengths), pa.binary())
+    found: list[bytes | None] = []
+    for length in lengths.to_pylist():
+        found.append(None if length is None else source.content[start : start + length].to_pybytes())
+        start += length or 0
+    return pa.array(found, pa.binary())
 
 
 def _from_plan(plan: Plan, first: int, count: int, suspect: set[str]) -> dict[str, pa.Array]:

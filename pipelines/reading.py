@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from manifests.lookup import Lookup
 from manifests.part import Damaged, Part
-from manifests.read import WHOLE_BYTES, read_records
+from manifests.read import read_records
 from manifests.records import Record
 from manifests.storage import Store
 
@@ -25,7 +25,6 @@ class Reading:
 
     part: Part
     keys: tuple[str, ...]  # ascending
-    whole: bool  # read all of it: a footer that lies may hide them
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def read(store: Store, reading: Reading) -> Found:
     """Each key of the reading as a record or as missing."""
     records, captions_lost, missing = [], set(), []
     left = set(reading.keys)
-    for found in read_records(store, reading.part, frozenset(reading.keys), reading.whole):
+    for found in read_records(store, reading.part, frozenset(reading.keys)):
         left.discard(found.key)
         if isinstance(found, Record):
             records.append(found)
@@ -86,22 +85,17 @@ class Search:
         return self._next(told)
 
     def _next(self, missing: Iterable[Missing]) -> tuple[list[Reading], list[Missing]]:
-        chosen: dict[tuple[str, bool], tuple[Part, list[str]]] = {}
+        chosen: dict[str, tuple[Part, list[str]]] = {}
         lost = []
         for miss in missing:
             count, why = self._asked.get(miss.key, (0, NOT_THERE))
             candidates = self._lookup.candidates(miss.key, self._runs.get(miss.key))
-            tries = [(part, False) for part in candidates]
-            tries += [(part, True) for part in candidates if part.size > WHOLE_BYTES]
-            if count < len(tries):
-                part, whole = tries[count]
-                chosen.setdefault((part.path, whole), (part, []))[1].append(miss.key)
+            if count < len(candidates):
+                part = candidates[count]
+                chosen.setdefault(part.path, (part, []))[1].append(miss.key)
             else:
                 lost.append(Missing(miss.key, why))
-        readings = [
-            Reading(part, tuple(sorted(keys)), whole) for (_, whole), (part, keys) in sorted(chosen.items())
-        ]
-        return readings, lost
+        return [Reading(part, tuple(sorted(keys))) for _, (part, keys) in sorted(chosen.items())], lost
 
 
 def ahead(work: Callable[[T], U], items: Iterable[T], threads: int = _AHEAD) -> Iterator[U]:

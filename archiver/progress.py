@@ -4,7 +4,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from archiver.console import bytes_text, duration_text, stderr
 
@@ -19,6 +19,7 @@ class Meter:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24 if self._wide else 10),
+            TimeElapsedColumn(),  # something moves while workers start
             TextColumn("{task.fields[state]}", style="dim"),
             console=console,
             transient=True,

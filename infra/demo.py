@@ -76,9 +76,11 @@ def write_photographs(folder: Path) -> None:
 class Demo:
     """Runs commands as a user would, and shows them."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self) -> None:
         self.console = Console(highlight=False)
+
+    def say(self, text: str) -> None:
+        self.console.print(Text(text), soft_wrap=True)
 
     def heading(self, text: str) -> None:
         self.console.print()
@@ -141,25 +143,26 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="folder of images to archive instead; it is only read")
     options = parser.parse_args()
     prepare(options.out)
-    demo = Demo(options.out)
-    source, archive, restored = (
-        options.images or options.out / "photographs",
-        options.out / "archive",
-        options.out / "restored",
-    )
+    demo = Demo()
+    photographs, archive, restored = (options.out / name for name in ("photographs", "archive", "restored"))
+    source = options.images or photographs
+    where, decoded = "width >= height", "0.1"
     if options.images is None:
         write_photographs(source)
-    where = WHERE_OURS if options.images is None else "width >= height"
-    demo.heading("Archive: Ray actors encode, one commit makes it visible")
+        where, decoded = WHERE_OURS, "1"
+        demo.say(
+            f"{len(PHOTOGRAPHS)} photographs with captions in {source}, and a file that is torn on purpose."
+        )
+    demo.heading("Archive: Ray actors encode, then one commit makes it visible")
     demo.run("encode", str(source), str(archive), "--captions", "sidecar", may_find=True)
     demo.heading("What did not get in, and why")
     demo.run("failures", str(archive))
     demo.heading("Look, with SQL")
-    demo.run("ls", str(archive), "--where", where)
+    demo.run("ls", str(archive), "--where", where, "--limit", "24")
     demo.heading("Get pictures back: these rows only")
-    demo.run("restore", str(archive), str(restored), "--where", where)
-    demo.heading("Check every byte, and decode everything")
-    demo.run("verify", str(archive), "--decode", "1")
+    demo.run("restore", str(archive), str(restored), "--where", where, "--limit", "24")
+    demo.heading("Check every byte, and decode")
+    demo.run("verify", str(archive), "--decode", decoded)
     demo.heading("What it costs")
     demo.run("report", str(archive))
     count = write_sheet(source, archive, options.out / "sheet.png")

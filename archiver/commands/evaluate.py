@@ -111,9 +111,8 @@ def _show(evaluation: "Evaluation", html: Path | None) -> None:
             values = [f"{sums.scores.of(metric):.{metric.places}f}" for metric in METRICS]
             over = f" ({matched.over} too large)" if matched.over else ""
             rows.append([f"  {TITLES[name]}{over}", f"{sums.bpp_mean:.4f}", "", *values, "", ""])
-    print_table(
-        columns, rows, title=f"{count_text(len(evaluation.pictures), 'picture')} of {evaluation.source}"
-    )
+    say(f"{count_text(len(evaluation.pictures), 'picture')} of {evaluation.source}")
+    print_table(columns, rows)
     for key, why in evaluation.left_out.items():
         say(f"left out: {key}: {why}")
     if html is not None:

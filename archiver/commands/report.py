@@ -71,7 +71,7 @@ def _print_report(found: "Report", prices: "Prices") -> None:
     print_table([Column(""), *(Column(name, number=True) for name in numbers)], _holdings(found))
     say("", f"{count_text(found.images, 'image')}, {found.ratio:,.1f} : 1 with all that is stored")
     if found.failures:
-        left = f"their {found.failed_source_bytes:,} bytes of originals have to stay"
+        left = f"{found.failed_source_bytes:,} bytes of originals that have to stay"
         say(f"{count_text(found.failures, 'failure')}: {left}")
     say("")
     print_table(

@@ -5,13 +5,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.codec import Pixels
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from archiver.perception.dists import DISTS
     from archiver.perception.lpips import LPIPS
+
+Floats = NDArray[np.float64]
 
 SHORTEST_SIDE = 161  # pixels; MS-SSIM halves a picture four times and still wants an 11 x 11 window
 
@@ -55,6 +59,7 @@ class Scores:
 
 
 Measure = Callable[[Pixels, Pixels], Scores]  # original, reconstruction
+Distance = Callable[[Pixels, Pixels], float]
 
 
 def load_measure() -> Measure:
@@ -62,16 +67,11 @@ def load_measure() -> Measure:
 
     The features of the last original are kept: call it for one original's reconstructions in a row.
     """
-    import torch
-
     from archiver.perception.dists import DISTS
     from archiver.perception.lpips import LPIPS
 
-    alex, vgg, dists = _of_originals(LPIPS("alexnet")), _of_originals(LPIPS("vgg16")), DISTS()
-
-    def structure_and_texture(original: Pixels, decoded: Pixels) -> float:
-        with torch.inference_mode():
-            return float(dists(_tensor(original) / 255, _tensor(decoded) / 255))
+    alex, vgg = _of_originals(LPIPS("alexnet"), 2, -1), _of_originals(LPIPS("vgg16"), 2, -1)
+    dists = _of_originals(DISTS(), 1, 0)
 
     def measure(original: Pixels, decoded: Pixels) -> Scores:
         return Scores(
@@ -79,34 +79,35 @@ def load_measure() -> Measure:
             ms_ssim(original, decoded),
             alex(original, decoded),
             vgg(original, decoded),
-            structure_and_texture(original, decoded),
+            dists(original, decoded),
         )
 
     return measure
 
 
-def load_lpips_alex() -> Callable[[Pixels, Pixels], float]:
+def load_lpips_alex() -> Distance:
     """LPIPS (AlexNet) alone: what choices among reconstructions go by. Keeps features as `load_measure` does."""
     from archiver.perception.lpips import LPIPS
 
-    return _of_originals(LPIPS("alexnet"))
+    return _of_originals(LPIPS("alexnet"), 2, -1)
 
 
-def _of_originals(lpips: "LPIPS") -> Callable[[Pixels, Pixels], float]:
-    """original, reconstruction -> LPIPS; the last original's features are kept."""
+def _of_originals(network: "LPIPS | DISTS", gain: float, shift: float) -> Distance:
+    """The network takes pixels in shift..gain + shift; the last original's features are kept."""
     import torch
 
     known: list[tuple[Pixels, list[Tensor]]] = []
 
     def taps(pixels_hwc: Pixels) -> "list[Tensor]":
-        return lpips.taps(2 * (_tensor(pixels_hwc) / 255) - 1)
+        unit_bchw = torch.from_numpy(np.array(pixels_hwc)).permute(2, 0, 1)[None] / 255
+        return network.taps(gain * unit_bchw + shift)
 
     def distance(original: Pixels, decoded: Pixels) -> float:
         _check(original, decoded)
         with torch.inference_mode():
             if not known or known[0][0] is not original:
                 known[:] = [(original, taps(original))]
-            return float(lpips.distance(known[0][1], taps(decoded)))
+            return float(network.distance(known[0][1], taps(decoded)))
 
     return distance
 
@@ -123,54 +124,51 @@ def psnr(original: Pixels, decoded: Pixels) -> float:
 
 def ms_ssim(original: Pixels, decoded: Pixels) -> float:
     """Five scales (Wang, Simoncelli and Bovik 2003), mean over the colours; each side at least SHORTEST_SIDE."""
-    import torch
-    from torch.nn import functional as F
-
     _check(original, decoded)
     if min(original.shape[:2]) < SHORTEST_SIDE:
-        raise ValueError(
-            f"MS-SSIM of {original.shape[1]} x {original.shape[0]} pixels, expected {SHORTEST_SIDE} a side"
-        )
-    first, second = _tensor(original).double(), _tensor(decoded).double()
-    product = torch.ones(3, dtype=torch.float64)
+        found = f"{original.shape[1]} x {original.shape[0]} pixels"
+        raise ValueError(f"MS-SSIM of {found}, expected {SHORTEST_SIDE} a side")
+    first, second = (np.moveaxis(pixels, -1, 0).astype(np.float64) for pixels in (original, decoded))
+    product = np.ones(3)
     for scale, weight in enumerate(_SCALE_WEIGHTS):
         if scale:
-            odd = [side % 2 for side in first.shape[2:]]
-            first, second = (F.avg_pool2d(side, 2, padding=odd) for side in (first, second))
+            first, second = _halved(first), _halved(second)
         similarity, contrast = _ssim(first, second)
         last = scale == len(_SCALE_WEIGHTS) - 1
-        product *= (similarity if last else contrast).clamp(min=0) ** weight
+        product *= np.maximum(similarity if last else contrast, 0) ** weight
     return float(product.mean())
 
 
-def _ssim(first: "Tensor", second: "Tensor") -> tuple["Tensor", "Tensor"]:
+def _ssim(first_chw: Floats, second_chw: Floats) -> tuple[Floats, Floats]:
     """SSIM, and its contrast and structure term alone: means of each colour, (3,)."""
-    mean_1, mean_2 = _blurred(first), _blurred(second)
-    variance_1 = _blurred(first * first) - mean_1**2
-    variance_2 = _blurred(second * second) - mean_2**2
-    together = _blurred(first * second) - mean_1 * mean_2
+    mean_1, mean_2 = _blurred(first_chw), _blurred(second_chw)
+    variance_1 = _blurred(first_chw * first_chw) - mean_1**2
+    variance_2 = _blurred(second_chw * second_chw) - mean_2**2
+    together = _blurred(first_chw * second_chw) - mean_1 * mean_2
     contrast = (2 * together + _C2) / (variance_1 + variance_2 + _C2)
     luminance = (2 * mean_1 * mean_2 + _C1) / (mean_1**2 + mean_2**2 + _C1)
-    return (luminance * contrast).mean((0, 2, 3)), contrast.mean((0, 2, 3))
+    return (luminance * contrast).mean((1, 2)), contrast.mean((1, 2))
 
 
-def _blurred(x: "Tensor") -> "Tensor":
+def _blurred(planes_chw: Floats) -> Floats:
     """Under a Gaussian window, where it lies within the picture."""
-    import torch
-    from torch.nn import functional as F
+    weights = np.exp(-((np.arange(_WINDOW) - _WINDOW // 2) ** 2) / (2 * _SIGMA**2))
+    weights /= weights.sum()
+    height, width = (side - _WINDOW + 1 for side in planes_chw.shape[1:])
+    across = np.zeros((*planes_chw.shape[:2], width))
+    for shift, weight in enumerate(weights):
+        across += weight * planes_chw[:, :, shift : shift + width]
+    down = np.zeros((planes_chw.shape[0], height, width))
+    for shift, weight in enumerate(weights):
+        down += weight * across[:, shift : shift + height]
+    return down
 
-    place = torch.arange(_WINDOW, dtype=torch.float64) - _WINDOW // 2
-    window = torch.exp(-(place**2) / (2 * _SIGMA**2))
-    window = (window / window.sum()).expand(x.shape[1], 1, 1, _WINDOW)
-    across = F.conv2d(x, window, groups=x.shape[1])
-    return F.conv2d(across, window.transpose(2, 3), groups=x.shape[1])
 
-
-def _tensor(pixels_hwc: Pixels) -> "Tensor":
-    """(1, 3, H, W), levels 0..255."""
-    import torch
-
-    return torch.from_numpy(np.array(pixels_hwc)).permute(2, 0, 1)[None].float()
+def _halved(planes_chw: Floats) -> Floats:
+    """Means of 2 x 2 pixels; an odd side has a line of zeros before it, as in the public package."""
+    padded = np.pad(planes_chw, ((0, 0), *((side % 2, 0) for side in planes_chw.shape[1:])))
+    colours, height, width = padded.shape
+    return np.asarray(padded.reshape(colours, height // 2, 2, width // 2, 2).mean(axis=(2, 4)))
 
 
 def _check(original: Pixels, decoded: Pixels) -> None:

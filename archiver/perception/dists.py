@@ -28,11 +28,12 @@ class DISTS(nn.Module):
         normalised = (x - self.get_buffer("mean")) / self.get_buffer("deviation")
         return [x, *self.features(normalised, pool_l2=True)]
 
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        similarity = torch.zeros(first.shape[0], device=first.device)
+    def distance(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
+        """(B,), from the `taps` of two pictures."""
+        similarity = torch.zeros(first[0].shape[0], device=first[0].device)
         alphas = torch.split(self.get_buffer("alpha"), _CHANNELS)
         betas = torch.split(self.get_buffer("beta"), _CHANNELS)
-        for a, b, alpha, beta in zip(self.taps(first), self.taps(second), alphas, betas, strict=True):
+        for a, b, alpha, beta in zip(first, second, alphas, betas, strict=True):
             a, b = a.float(), b.float()
             mean_a, mean_b = a.mean((2, 3)), b.mean((2, 3))
             structure = (2 * mean_a * mean_b + _EPSILON) / (mean_a**2 + mean_b**2 + _EPSILON)
@@ -41,3 +42,6 @@ class DISTS(nn.Module):
             texture = (2 * together + _EPSILON) / (spread_a + spread_b + _EPSILON)
             similarity = similarity + (structure * alpha).sum(1) + (texture * beta).sum(1)
         return 1 - similarity
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        return self.distance(self.taps(first), self.taps(second))

@@ -28,10 +28,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import constriction
 import numpy as np
 import torch
-from constriction.stream.model import Categorical
-from constriction.stream.queue import RangeDecoder, RangeEncoder
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -116,13 +115,13 @@ class GanCodec:
 
     def pack(self, coded: Coded) -> bytes:
         """Symbols and labels -> bitstream, checked to say the same."""
-        encoder = RangeEncoder()
+        encoder = constriction.stream.queue.RangeEncoder()
         selective = bool(coded.labels_hw.any())
         if selective:
             encode_labels(encoder, coded.labels_hw, self.label_tables)
         symbols_n, tables_n = encode_symbols(coded.symbols_chw, coded.labels_hw == 0, self.tables)
         if len(symbols_n):
-            encoder.encode(symbols_n, Categorical(perfect=False), tables_n)
+            encoder.encode(symbols_n, constriction.stream.model.Categorical(perfect=False), tables_n)
         words: bytes = encoder.get_compressed().astype(">u4").tobytes().rstrip(b"\0")
         bitstream = bytes([SELECTIVE if selective else WHOLE]) + words
         found = self.unpack(bitstream, *coded.labels_hw.shape)
@@ -143,7 +142,7 @@ class GanCodec:
                 f"a bitstream of {len(bitstream)} bytes, expected up to {longest} for {h} x {w} cells"
             )
         words = bitstream[1:] + bytes(-len(bitstream[1:]) % 4 + 4)
-        decoder = RangeDecoder(np.frombuffer(words, ">u4").astype(np.uint32))
+        decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(words, ">u4").astype(np.uint32))
         labels_hw = np.zeros((h, w), dtype=np.uint8)
         try:
             if bitstream[0] == SELECTIVE:

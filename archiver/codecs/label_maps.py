@@ -7,9 +7,8 @@ is coded in the context of how those labels agree; any other label follows by na
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import constriction
 import numpy as np
-from constriction.stream.model import Categorical
-from constriction.stream.queue import RangeDecoder, RangeEncoder
 from numpy.typing import NDArray
 
 RANKS = 4  # as left; as above; as above to the right; another
@@ -31,7 +30,9 @@ class LabelTables:
                 raise ValueError(f"label tables whose counts are not at least 1, and {TOTAL} together")
 
 
-def encode_labels(encoder: RangeEncoder, labels_hw: NDArray[np.uint8], tables: LabelTables) -> None:
+def encode_labels(
+    encoder: constriction.stream.queue.RangeEncoder, labels_hw: NDArray[np.uint8], tables: LabelTables
+) -> None:
     """Adds a label map to what an encoder holds."""
     ranks, names = _families(tables)
     wide = _framed(*labels_hw.shape)
@@ -44,7 +45,9 @@ def encode_labels(encoder: RangeEncoder, labels_hw: NDArray[np.uint8], tables: L
         wide[y + 1][x + 1] = int(label)
 
 
-def decode_labels(decoder: RangeDecoder, height: int, width: int, tables: LabelTables) -> NDArray[np.uint8]:
+def decode_labels(
+    decoder: constriction.stream.queue.RangeDecoder, height: int, width: int, tables: LabelTables
+) -> NDArray[np.uint8]:
     """Inverse of `encode_labels`; ValueError for a rank that points outside."""
     ranks, names = _families(tables)
     wide = _framed(height, width)
@@ -83,10 +86,12 @@ def whole(odds: NDArray[np.float64], total: int) -> NDArray[np.int16]:
     return made
 
 
-def _families(tables: LabelTables) -> tuple[list[Categorical], Categorical]:
+def _families(
+    tables: LabelTables,
+) -> tuple[list[constriction.stream.model.Categorical], constriction.stream.model.Categorical]:
     # Division by a power of two is exact: all machines make the same models of the same counts.
-    ranks = [Categorical(row / TOTAL, perfect=False) for row in tables.ranks]
-    return ranks, Categorical(tables.labels[0] / TOTAL, perfect=False)
+    ranks = [constriction.stream.model.Categorical(row / TOTAL, perfect=False) for row in tables.ranks]
+    return ranks, constriction.stream.model.Categorical(tables.labels[0] / TOTAL, perfect=False)
 
 
 def _framed(height: int, width: int) -> list[list[int]]:

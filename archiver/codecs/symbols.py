@@ -10,9 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import constriction
 import numpy as np
-from constriction.stream.model import Categorical
-from constriction.stream.queue import RangeDecoder
 from numpy.typing import NDArray
 
 from archiver.codecs.label_maps import TOTAL, whole
@@ -62,7 +61,7 @@ def encode_symbols(
 
 
 def decode_symbols(
-    decoder: RangeDecoder,
+    decoder: constriction.stream.queue.RangeDecoder,
     channels: int,
     coded_hw: NDArray[np.bool_],
     tables: Tables,
@@ -70,7 +69,7 @@ def decode_symbols(
     """Inverse of `encode_symbols` and a range coder; cells that are not coded come back as the middle level."""
     states, walk = _begin(coded_hw, channels, tables)
     flat = states.ravel()
-    family = Categorical(perfect=False)
+    family = constriction.stream.model.Categorical(perfect=False)
     for rows in walk.steps():
         flat[walk.place[rows]] = decoder.decode(family, walk.contexts(flat, rows))
     symbols_chw: NDArray[np.uint8] = _inner(states, channels).copy()

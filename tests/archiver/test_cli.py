@@ -23,12 +23,12 @@ from archiver.presets import DEFAULT, PRESETS
 from manifests.archive import Archive
 from manifests.read import read_records
 from manifests.records import Record
-from manifests.storage import locate
+from manifests.storage import connect, locate
 from pipelines.doctor import UNSAFE
 from pipelines.images import read_provenance
 from tests.careless_s3 import Faults, careless_s3
 from tests.photos import CAPTIONS, write_photos
-from tests.servers import free_port
+from tests.servers import S3Server, free_port
 
 VERBS = ("encode", "restore", "ls", "verify", "report", "failures", "codecs", "doctor")
 
@@ -210,6 +210,46 @@ def test_encode_by_ray_actors_and_an_end_by_sigterm(source: Path, tmp_path: Path
     finished = subprocess.run([*command, "--workers", "0"], capture_output=True, text=True, check=False)
     assert json.loads(finished.stdout)["complete"] is True
     assert len(objects(succeed("ls", tmp_path / "archive", "--json"))) == 3
+
+
+def test_from_bucket_to_bucket_and_back(s3: S3Server, tmp_path: Path) -> None:
+    """Source, archive and output each with options of their own, in three buckets."""
+    source, archive, output = (s3.location(name) for name in ("photos", "archive", "out"))
+    for path in write_photos(tmp_path / "photos").rglob("*.*"):
+        connect(source).write(path.relative_to(tmp_path / "photos").as_posix(), path.read_bytes())
+
+    def options(side: str) -> list[str]:
+        return [f"--{side}-option={name}={value}" for name, value in s3.options.items()]
+
+    encoded = run(
+        "encode", source.url, archive.url, "--captions", "sidecar", "--workers", 0, "--json",
+        *options("source"), *options("archive"),
+    )  # fmt: skip
+    assert encoded.exit_code == 1
+    assert s3.secret not in encoded.output
+    found = json.loads(encoded.stdout)
+    assert (found["images"], found["failures"]) == (3, 1)
+    assert len(objects(succeed("ls", archive.url, "--json", *options("archive")))) == 3
+    words = (
+        "restore",
+        archive.url,
+        output.url,
+        "--limit",
+        2,
+        "--json",
+        *options("archive"),
+        *options("output"),
+    )
+    plan = json.loads(succeed(*words, "--dry-run"))
+    assert (plan["rows"], plan["requests"]) == (2, 1)
+    assert 0 < plan["dollars"] < 0.001
+    assert json.loads(succeed(*words))["written"] == 2
+    assert sorted(entry.path for entry in connect(output).list()) == [
+        "animals/cat.png",
+        "people/astronaut.png",
+    ]
+    assert json.loads(succeed("verify", archive.url, "--json", *options("archive")))["ok"] is True
+    assert json.loads(succeed("report", archive.url, "--json", *options("archive")))["images"] == 3
 
 
 # restore

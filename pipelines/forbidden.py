@@ -3,7 +3,7 @@
 import os
 
 from manifests.archive import Archive
-from manifests.plan import head_of
+from manifests.plan import source_of
 from manifests.storage import LOCAL, Location, locate
 
 _HEAD_BYTES = 65_536  # the footer of a plan is smaller; its rows are not needed
@@ -27,9 +27,9 @@ def _sources(archive: Archive) -> list[Location]:
     for run in archive.runs():
         path = f"runs/{run}/plan.parquet"
         size = archive.store.size(path) or 0
-        head = head_of(archive.store.read_range(path, max(0, size - _HEAD_BYTES), size))
-        if head is not None:
-            found.add(head.source)
+        source = source_of(archive.store.read_range(path, max(0, size - _HEAD_BYTES), size))
+        if source is not None:
+            found.add(source)
     return [locate(source) for source in sorted(found)]
 
 

@@ -120,9 +120,8 @@ def main() -> None:
             rates["bare loop"].append(bare_rate(folder, asked.preset))
             rates["one worker"].append(pipeline_rate(folder, asked.preset, 1))
             rates["two workers"].append(pipeline_rate(folder, asked.preset, 2))
-    print(
-        f"{asked.preset}, {asked.images} images of {SIDE} x {SIDE}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
-    )
+    machine = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    print(f"{asked.preset}, {asked.images} images of {SIDE} x {SIDE}, {machine}")
     for what, found in rates.items():
         print(
             f"{what:<12} {statistics.median(found):7.2f} images/s   ({', '.join(f'{one:.2f}' for one in found)})"

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from archiver import __version__
-from archiver.commands import codecs, doctor, encode, look, report, restore, verify
+from archiver.commands import codecs, doctor, encode, evaluate, look, report, restore, train, verify
 from archiver.commands.options import BROKEN_PIPE, INTERRUPTED, TERMINATED, WRONG
 from archiver.console import complain, one_line
 
@@ -79,6 +79,8 @@ app.command()(report.report)
 app.command()(look.failures)
 app.command()(codecs.codecs)
 app.command()(doctor.doctor)
+app.command()(train.train)
+app.command()(evaluate.evaluate)
 
 
 def main() -> None:

@@ -56,7 +56,8 @@ class GanWeights:
 
     # In the first steps only the picture at 1/8 counts: symbols learn to say something at a third of the cost, before
     # feature distances, which are happy with any texture, are asked. Then SC begins, too.
-    sketch_steps: int = 1500
+    sketch_steps: int = 800
+    layout: float = 2.0  # of the picture at 1/8, afterwards: without it colours and shapes drift while textures grow
     bits: float = 0.02  # of a symbol's bits, as `RateModel` sees them
     selective: float = 0.25  # of all crops are SC: a part is drawn from labels alone
     sees_labels: bool = (
@@ -144,20 +145,21 @@ class GanTask:
         counts = full_size((labels == 0).float()[:, None])
         beside = self._beside(w_hat * coded, looks)
         judged = self.judges.generator_loss(made, target, beside, step, random, counts)
-        loss = judged.loss + self.extra.bits * rate
-        return Step(loss, {**judged.terms, "bits": float(rate.detach())})
+        layout = _layout(F.avg_pool2d(made, 8), target)
+        loss = judged.loss + self.extra.layout * layout + self.extra.bits * rate
+        told = {"layout": float(layout.detach()), "bits": float(rate.detach())}
+        return Step(loss, {**judged.terms, **told})
 
     def _sketch_loss(self, generator: Generator, batch: Batch, w_hat: Tensor, share: Tensor) -> Step:
         channels = batch["channels"]
         whole = torch.zeros_like(batch["drawn"])
         planes = self.generator.network.planes(w_hat, whole, channels, batch["noise_quarter"])
         sketch = generator.sketched(planes, told_of(channels))
-        apart = sketch - F.avg_pool2d(batch["target"], 8)
-        l1, l2 = apart.abs().mean(), apart.square().mean()
+        layout = _layout(sketch, batch["target"])
         # The rate model learns; the symbols do not hear of it yet.
         rate = self._rate(w_hat.detach(), share.detach(), there(whole, channels, self.shape.channels))
-        terms = {"l1_small": float(l1.detach()), "l2_small": float(l2.detach()), "bits": float(rate.detach())}
-        return Step(l1 + 2 * l2 + self.extra.bits * rate, terms)
+        terms = {"layout": float(layout.detach()), "bits": float(rate.detach())}
+        return Step(layout + self.extra.bits * rate, terms)
 
     def _rate(self, w_hat: Tensor, share: Tensor, coded: Tensor) -> Tensor:
         """Bits of a coded symbol."""
@@ -196,6 +198,12 @@ class GanTask:
             measured = self.judges.measured(made, batch["target"])
             found |= {f"{name}{rate}": value for name, value in measured.items()}
         return found
+
+
+def _layout(small: Tensor, target: Tensor) -> Tensor:
+    """How far a picture at 1/8 is from the target."""
+    apart = small - F.avg_pool2d(target, 8)
+    return apart.abs().mean() + 2 * apart.square().mean()
 
 
 def boxes(crops: int, cells: int, share: float, random: torch.Generator) -> Tensor:

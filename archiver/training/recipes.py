@@ -45,7 +45,7 @@ RECIPES: tuple[Recipe, ...] = (
         crops=LayeredCrops(128, scales=((2, 0.3), (4, 0.7))),
         crop=128,
         batch=8,
-        schedule=Schedule(steps=40_000, cool_down=4_000, rate=8e-4),
+        schedule=Schedule(steps=13_700, cool_down=2_300, rate=8e-4),
         shape=asdict(Shape()),
     ),
     Recipe(

@@ -85,9 +85,18 @@ def batches(feed: Feed, first: int) -> Generator[Arrays]:
 
 
 def _make(feed: Feed, number: int, ready: "multiprocessing.queues.Queue[Arrays]") -> None:
+    parent = multiprocessing.parent_process()
     while True:
-        ready.put(block_of(feed, number))
+        block = block_of(feed, number)
         number += 1
+        while True:
+            if parent is not None and not parent.is_alive():
+                return
+            try:
+                ready.put(block, timeout=5)
+                break
+            except queue.Full:
+                continue
 
 
 def _next(

@@ -230,7 +230,7 @@ def test_from_bucket_to_bucket_and_back(s3: S3Server, tmp_path: Path) -> None:
     found = json.loads(encoded.stdout)
     assert (found["images"], found["failures"]) == (3, 1)
     assert len(objects(succeed("ls", archive.url, "--json", *options("archive")))) == 3
-    words = (
+    words: tuple[str | int, ...] = (
         "restore",
         archive.url,
         output.url,

@@ -118,7 +118,7 @@ def test_labels_of_the_codecs_own_come_from_the_picture(codec: GanCodec) -> None
 
 
 def test_a_cell_is_coded_where_any_pixel_is_and_else_what_most_are() -> None:
-    labels = np.array([[1, 1, 2, 2], [1, 0, 2, 5], [7, OWN, OWN, 4], [7, 7, OWN, OWN]], dtype=np.uint8)
+    labels = np.array([[1, 1, 2, 2], [1, 0, 2, 5], [7, OWN, OWN, OWN], [7, 7, OWN, OWN]], dtype=np.uint8)
     own = np.array([[9, 9, 9], [9, 8, 9]], dtype=np.uint8)
     assert cell_labels(labels, own, 2).tolist() == [[0, 2, 2], [7, 8, 9]]
 

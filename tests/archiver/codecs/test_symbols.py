@@ -29,7 +29,8 @@ def smooth(seed: int, height: int, width: int, channels: int = 3) -> NDArray[np.
     rng = np.random.default_rng(seed)
     hills = rng.normal(size=(height, width)).cumsum(0).cumsum(1) / np.sqrt(height * width) * 3
     several = hills + rng.normal(size=(channels, height, width)) * 0.4
-    return np.clip(np.round(several), -2, 2).astype(np.int8).view(np.uint8) + np.uint8(2)
+    levels: NDArray[np.uint8] = np.clip(np.round(several) + 2, 0, 4).astype(np.uint8)
+    return levels
 
 
 def tables() -> Tables:

@@ -11,7 +11,8 @@ from tests.samples import KINDS, photograph, photographs
 def changed(original: Pixels, levels: np.ndarray) -> Pixels:
     """The picture with `levels`, (H, W) or (H, W, 3), added."""
     added = levels if levels.ndim == 3 else levels[..., None]
-    return np.clip(np.rint(original + added), 0, 255).astype(np.uint8)
+    levels_hwc: Pixels = np.clip(np.rint(original + added), 0, 255).astype(np.uint8)
+    return levels_hwc
 
 
 def softened(original: Pixels) -> Pixels:
@@ -21,7 +22,8 @@ def softened(original: Pixels) -> Pixels:
 
 
 def wave(shape: tuple[int, ...], period: int, amplitude: float) -> np.ndarray:
-    return amplitude * np.cos(2 * np.pi * np.indices(shape[:2])[1] / period)
+    waves: np.ndarray = amplitude * np.cos(2 * np.pi * np.indices(shape[:2])[1] / period)
+    return waves
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4, 8])

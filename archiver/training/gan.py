@@ -57,7 +57,9 @@ class GanWeights:
     # In the first steps only the picture at 1/8 counts: symbols learn to say something at a third of the cost, before
     # feature distances, which are happy with any texture, are asked. Then SC begins, too.
     sketch_steps: int = 800
-    layout: float = 2.0  # of the picture at 1/8, afterwards: without it colours and shapes drift while textures grow
+    layout: float = (
+        2.0  # of the picture at 1/8, afterwards: without it colours and shapes drift while textures grow
+    )
     bits: float = 0.02  # of a symbol's bits, as `RateModel` sees them
     selective: float = 0.25  # of all crops are SC: a part is drawn from labels alone
     sees_labels: bool = (

@@ -10,13 +10,10 @@ from deltalake.exceptions import DeltaError
 
 from manifests.archive import Archive
 from manifests.part import SCHEMA, Damaged, table_of
-from manifests.read import FOOTER_BYTES, read_records
+from manifests.read import read_records
 from manifests.records import Record
 
 TABLE = "records"  # what SQL calls the archive's table
-_SETTINGS = {
-    "datafusion.execution.parquet.metadata_size_hint": str(FOOTER_BYTES),  # one request, not two
-}
 _PROBE = ", ".join(f"count({name})" for name in SCHEMA.names if name not in ("digest", "bitstream"))
 _BATCH_RECORDS = 50_000
 
@@ -47,7 +44,7 @@ class _QueryError(Exception):
 
 def _run(table: DeltaTable, sql: str) -> pa.Table:
     try:
-        batches = QueryBuilder(_SETTINGS).register(TABLE, table).execute(sql)
+        batches = QueryBuilder().register(TABLE, table).execute(sql)
     except DeltaError as error:
         raise _QueryError(str(error), planning=True) from error
     try:

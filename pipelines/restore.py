@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Event as Flag
@@ -30,7 +30,7 @@ from pipelines.restore_worker import (
     RestoreWorker,
     Written,
 )
-from pipelines.select import open_archive, select
+from pipelines.select import keys_named, open_archive, select
 from pipelines.stopping import until_told_to_stop
 
 __all__ = [
@@ -202,6 +202,9 @@ def _wanted(archive: Archive, job: RestoreJob) -> tuple[dict[str, str | None], l
     keys = None if job.keys is None else sorted(set(job.keys))
     if job.limit is not None and job.limit < 0:
         raise ValueError(f"limit {job.limit}, expected 0 or more")
+    named = keys_named(job.where) if keys is None and job.where is not None else None
+    if named is not None:  # SQL would take five requests to find the part; the log's bounds take none
+        keys, job = sorted(set(named)), replace(job, where=None)
     if keys is not None and job.where is None and len(keys) <= _KEYS_BY_BOUNDS:
         return dict.fromkeys(keys[: job.limit]), []
     damaged: dict[str, Damaged] = {}
@@ -219,12 +222,13 @@ def _wanted(archive: Archive, job: RestoreJob) -> tuple[dict[str, str | None], l
 
 def _reads(reading: Reading) -> tuple[int, int]:
     """Requests and bytes, at most: footers are not read to tell."""
-    size = reading.part.size
-    if size <= WHOLE_BYTES:
-        return 1, size
-    groups = -(-size // ROW_GROUP_BYTES)
-    touched = min(groups, len(reading.keys))
-    return 1 + touched, min(size, FOOTER_BYTES + touched * (size // groups))
+    part = reading.part
+    if part.size <= WHOLE_BYTES:
+        return 1, part.size
+    if len(reading.keys) >= part.records:  # row groups that lie side by side are read at once
+        return 2, FOOTER_BYTES + part.size
+    touched = min(len(reading.keys), -(-part.size // (ROW_GROUP_BYTES // 4)))
+    return 1 + touched, FOOTER_BYTES + min(part.size, touched * (ROW_GROUP_BYTES * 5 // 4))
 
 
 def _outcomes(

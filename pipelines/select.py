@@ -1,5 +1,6 @@
 """A condition -> the rows of an archive that meet it, payloads apart."""
 
+import re
 from collections.abc import Callable, Sequence
 
 import pyarrow as pa
@@ -38,6 +39,11 @@ FAILURES = pa.schema(
         ("notes", pa.string()),
         ("failure", pa.string()),
     ]
+)
+_LITERAL = re.compile("'((?:[^']|'')*)'")
+_ONE, _SOME = "'(?:[^']|'')*'", "'(?:[^']|'')*'(?:\\s*,\\s*'(?:[^']|'')*')*"
+_NAMES_KEYS = re.compile(
+    rf"\s*key\s*(?:=\s*(?P<one>{_ONE})|in\s*\(\s*(?P<some>{_SOME})\s*\))\s*", re.IGNORECASE
 )
 _KEYS_IN_SQL = 500  # more keys are compared by us: parsing a long list takes longer than a scan
 
@@ -84,6 +90,17 @@ def failures(
 ) -> pa.Table:
     """The keys without an image that meet an SQL condition: FAILURES. As `select` otherwise."""
     return _rows(archive, "failures", FAILURES, where, limit, keys, tell)
+
+
+def keys_named(where: str) -> list[str] | None:
+    """The keys of a condition that does nothing but name them; None for any other.
+
+    Example: keys_named("key IN ('a', 'it''s')") -> ["a", "it's"]
+    """
+    found = _NAMES_KEYS.fullmatch(where)
+    if found is None:
+        return None
+    return [literal.replace("''", "'") for literal in _LITERAL.findall(found["one"] or found["some"])]
 
 
 def _rows(

@@ -29,6 +29,9 @@ class Requests:
         """Method, path without query, bytes of the reply."""
         return [tuple(json.loads(line)) for line in self.log.read_text().splitlines()]
 
+    def forget(self) -> None:
+        self.log.write_text("")
+
     def of_parts(self) -> list[int]:
         """Bytes of each GET of a part."""
         return [

@@ -11,7 +11,7 @@ from manifests.archive import Archive
 from manifests.part import Damaged
 from manifests.records import EncodedImage, Record
 from manifests.storage import locate
-from pipelines.select import FAILURES, ROWS, failures, open_archive, select
+from pipelines.select import FAILURES, ROWS, failures, keys_named, open_archive, select
 from tests.archives import SPEC, build
 
 KEYS = [f"{place:03d}.jpg" for place in range(600)]
@@ -114,6 +114,23 @@ def test_keys_with_quotes_and_comments_are_only_keys(tmp_path: Path) -> None:
     archive = build(locate(str(tmp_path / "archive")), [row(key, 1) for key in odd])
     for key in odd:
         assert keys_of(select(archive, keys=[key])) == [key]
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("key = 'a'", ["a"]),
+        (" KEY='it''s' ", ["it's"]),
+        ("key in ('a', 'b,''(c)')", ["a", "b,'(c)"]),
+        ("key = 'a' OR key = 'b'", None),
+        ("key = 'a' AND width > 3", None),
+        ("key IN ('a', lower('B'))", None),
+        ("key = 'a", None),
+        ("caption = 'a'", None),
+    ],
+)
+def test_conditions_that_only_name_keys_are_known(where: str, expected: list[str] | None) -> None:
+    assert keys_named(where) == expected
 
 
 def test_a_lost_part_is_told_and_the_others_are_queried(tmp_path: Path, records: list[Record]) -> None:

@@ -1,6 +1,5 @@
 """A source and presets -> an `Evaluation`: each preset through a real archive, conventional codecs at its bytes."""
 
-import io
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -8,11 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from archiver.evaluation.artefacts import artefacts
-from archiver.evaluation.baselines import TITLES, Conventional, Match, Matcher, Name, conventional
+from archiver.evaluation.baselines import Conventional, Matcher, Name, conventional
 from archiver.evaluation.metrics import SHORTEST_SIDE, Measure, load_lpips_alex, load_measure
 from archiver.evaluation.process import (
     Decoded,
@@ -33,6 +29,7 @@ from archiver.evaluation.results import (
     Shown,
     Speed,
 )
+from archiver.evaluation.shown import Sheet, caption, setting
 from archiver.presets import Preset
 from manifests.storage import Location, Store, connect, locate
 from pipelines.codec import Pixels
@@ -40,7 +37,6 @@ from pipelines.images import UnreadableImage, read_image
 from pipelines.listing import Selection, list_source
 
 SHOWN = 8  # pictures of the report
-SHOWN_SIDE = 768  # pixels, at most
 SIDECARS = (".txt", ".json")
 
 
@@ -101,7 +97,7 @@ def evaluate(job: EvaluationJob) -> Iterator[Progress | Evaluation]:
         yield Progress("measuring", number, len(keys))
         original = read_image((job.work / "source" / key).read_bytes()).pixels_hwc
         found.pixels += original.shape[0] * original.shape[1]
-        sheet = _Sheet(original) if job.shown and number % shown_every == 0 else None
+        sheet = Sheet(original) if job.shown and number % shown_every == 0 else None
         judge.judge(original, key, number, outcomes, found, sheet)
         if sheet is not None:
             found.shown.append(sheet.shown(key))
@@ -252,7 +248,7 @@ class _Judge:
         number: int,
         outcomes: list[_Outcome],
         found: _Found,
-        sheet: "_Sheet | None",
+        sheet: Sheet | None,
     ) -> None:
         matcher = Matcher(original, self._distance)
         for outcome in outcomes:
@@ -261,7 +257,7 @@ class _Judge:
             result = self._result(key, original, decoded_hwc, outcome.decoded[number].bitstream_bytes)
             found.codecs[name].append(result)
             if sheet is not None:
-                sheet.add(name, decoded_hwc, _caption(name, result))
+                sheet.add(name, decoded_hwc, caption(name, result))
             for baseline in self._baselines:
                 match = matcher.match(baseline, result.bytes)
                 theirs = self._result(key, original, match.decoded_hwc, match.bytes)
@@ -270,50 +266,13 @@ class _Judge:
                 )
                 if sheet is not None:
                     sheet.add(
-                        f"{baseline.name} at {name}", match.decoded_hwc, _caption(_setting(match), theirs)
+                        f"{baseline.name} at {name}", match.decoded_hwc, caption(setting(match), theirs)
                     )
 
     def _result(self, key: str, original: Pixels, decoded_hwc: Pixels, size_bytes: int) -> PictureResult:
         height, width = original.shape[:2]
         scores = self._measure(original, decoded_hwc)
         return PictureResult(key, height, width, size_bytes, scores, artefacts(original, decoded_hwc))
-
-
-def _setting(match: Match) -> str:
-    """Example: "AVIF at 1/2 size, quality 23"."""
-    size = "full size" if match.scale == 1 else f"1/{match.scale} size"
-    return f"{TITLES[match.name]} at {size}, quality {match.quality}"
-
-
-def _caption(what: str, result: PictureResult) -> str:
-    scores = result.scores
-    return (
-        f"{what} · {result.bytes:,} bytes · {result.bpp:.4f} bpp · LPIPS {scores.lpips_alex:.3f}"
-        f" · DISTS {scores.dists:.3f} · {scores.psnr:.2f} dB"
-    )
-
-
-class _Sheet:
-    """Files of one picture for the report."""
-
-    def __init__(self, original: Pixels) -> None:
-        height, width = original.shape[:2]
-        shrink = min(1.0, SHOWN_SIDE / max(height, width))
-        self._size = max(1, round(width * shrink)), max(1, round(height * shrink))
-        self._files: dict[str, bytes] = {}
-        self._captions: dict[str, str] = {}
-        self.add("original", original, f"original · {width} x {height} pixels")
-
-    def add(self, name: str, pixels_hwc: Pixels, caption: str) -> None:
-        image = Image.fromarray(np.ascontiguousarray(pixels_hwc))
-        if image.size != self._size:
-            image = image.resize(self._size, Image.Resampling.LANCZOS)
-        file = io.BytesIO()
-        image.save(file, "WEBP", quality=90, method=4)
-        self._files[name], self._captions[name] = file.getvalue(), caption
-
-    def shown(self, key: str) -> Shown:
-        return Shown(key, self._size[1], self._size[0], self._files, self._captions)
 
 
 def _machine() -> str:

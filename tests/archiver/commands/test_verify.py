@@ -1,0 +1,52 @@
+"""`archiver verify`: intact archives, and damaged ones."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+from manifests.archive import Archive
+from manifests.read import read_records
+from manifests.records import Record
+from manifests.storage import locate
+from tests.command_line import run, succeed
+
+
+def test_verify_an_intact_archive(shared: Path) -> None:
+    out = succeed("verify", shared, "--decode", 1)
+    assert re.fullmatch(
+        r"4 records in 1 part, \d+ objects, \d+\.\d kB read, 3 images decoded: all intact\n", out
+    )
+    found = json.loads(succeed("verify", shared, "--json"))
+    assert (found["ok"], found["records"], found["decoded"], found["findings"]) == (True, 4, 0, [])
+
+
+def test_verify_names_what_is_damaged(shared: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    shutil.copytree(shared, archive)
+    (part,) = (path for path in archive.glob("images/2*/*.parquet"))
+    content = bytearray(part.read_bytes())
+    bitstream = content.index(_bitstream(shared, "people/astronaut.jpg"))
+    content[bitstream + 100] ^= 1
+    part.write_bytes(content)
+    result = run("verify", archive)
+    assert (result.exit_code, result.stderr) == (1, "")
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith(f"damaged     images/{part.parent.name}/{part.name}: ")
+    assert lines[1].startswith("damaged     people/astronaut.jpg: ")
+    assert lines[-1].endswith("2 things damaged or missing")
+    found = json.loads(run("verify", archive, "--json").stdout)
+    assert found["ok"] is False
+    assert {finding["kind"] for finding in found["findings"]} == {"damaged"}
+    restored = run("restore", archive, tmp_path / "out", "--json")
+    assert restored.exit_code == 1
+    assert json.loads(restored.stdout)["written"] == 2
+
+
+def _bitstream(archive: Path, key: str) -> bytes:
+    found = Archive(locate(str(archive)))
+    (part,) = found.parts.values()
+    (record,) = read_records(found.store, part, frozenset([key]))
+    assert isinstance(record, Record)
+    assert record.image is not None
+    return record.image.bitstream

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from manifests.records import EncodedImage, Record
 
 FORMAT = 1
-ROW_GROUP_BYTES = 256_000  # of keys, captions and bitstreams: one range read of ~300 kB restores one row
+ROW_GROUP_BYTES = 320_000  # of keys, captions and bitstreams: one range read restores one row
 ROW_GROUP_RECORDS = 2_000
 
 SCHEMA = pa.schema(
@@ -30,7 +30,7 @@ SCHEMA = pa.schema(
         pa.field("spec", pa.string(), nullable=False),
         pa.field("run", pa.string(), nullable=False),
         pa.field("bitstream_bytes", pa.int32()),
-        pa.field("check", pa.int16(), nullable=False),
+        pa.field("check", pa.int32(), nullable=False),
         pa.field("failure", pa.string()),
         pa.field("notes", pa.string()),
         pa.field("digest", pa.binary()),
@@ -38,21 +38,21 @@ SCHEMA = pa.schema(
     ]
 )
 _SEAL, _NO_SEAL = b'"footer": "', b"00000000"
-_DICTIONARY = ["spec", "run", "failure", "notes"]
+_DICTIONARY = ["width", "height", "spec", "run", "failure", "notes"]
 _ENCODING = {
     "key": "DELTA_BYTE_ARRAY",
     "caption": "DELTA_LENGTH_BYTE_ARRAY",
-    "width": "DELTA_BINARY_PACKED",
-    "height": "DELTA_BINARY_PACKED",
-    "source_bytes": "DELTA_BINARY_PACKED",
-    "mtime": "DELTA_BINARY_PACKED",
-    "bitstream_bytes": "DELTA_BINARY_PACKED",
-    "check": "DELTA_BINARY_PACKED",
+    "source_bytes": "BYTE_STREAM_SPLIT",
+    "mtime": "BYTE_STREAM_SPLIT",
+    "bitstream_bytes": "BYTE_STREAM_SPLIT",
+    "check": "BYTE_STREAM_SPLIT",
     "digest": "DELTA_LENGTH_BYTE_ARRAY",
     "bitstream": "DELTA_LENGTH_BYTE_ARRAY",
 }
 # Random bytes do not shrink: compressing them only adds frames.
-_COMPRESSION = {name: "NONE" if name in ("check", "digest", "bitstream") else "ZSTD" for name in SCHEMA.names}
+_COMPRESSION = {name: "NONE" if name in ("digest", "bitstream") else "ZSTD" for name in SCHEMA.names}
+# Against 1, 6 saves 0.4 bytes a record and 1.2 of a caption, for some 50 microseconds.
+_LEVEL = {name: 6 for name, codec in _COMPRESSION.items() if codec == "ZSTD"}
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def check_of(record: Record) -> int:
         body = (record.failure or "").encode()
     else:
         body = struct.pack("<II", record.image.height, record.image.width) + record.image.bitstream
-    return int.from_bytes(hashlib.blake2b(head + body, digest_size=2).digest(), "little", signed=True)
+    return int.from_bytes(hashlib.blake2b(head + body, digest_size=2).digest(), "little")
 
 
 def table_of(records: Iterable[Record], run: str) -> pa.Table:
@@ -154,7 +154,7 @@ def to_parquet(table: pa.Table, origin: Origin) -> bytes:
         sink,
         SCHEMA,
         compression=_COMPRESSION,
-        compression_level=None,
+        compression_level=_LEVEL,
         use_dictionary=_DICTIONARY,
         column_encoding=_ENCODING,
         write_statistics=["key"],

@@ -59,10 +59,10 @@ def test_equal_records_give_equal_bytes() -> None:
 
 def test_the_check_is_the_hash_that_the_format_document_names() -> None:
     body = b"a.png\0spec\0" + struct.pack("<II", 3, 5) + b"\x01\x02"
-    (expected,) = struct.unpack("<h", hashlib.blake2b(body, digest_size=2).digest())
+    (expected,) = struct.unpack("<H", hashlib.blake2b(body, digest_size=2).digest())
     assert check_of(IMAGE) == expected
     (expected,) = struct.unpack(
-        "<h", hashlib.blake2b(b"b.png\0spec\0not an image: 7 bytes", digest_size=2).digest()
+        "<H", hashlib.blake2b(b"b.png\0spec\0not an image: 7 bytes", digest_size=2).digest()
     )
     assert check_of(FAILURE) == expected
 
@@ -116,15 +116,16 @@ def test_the_layout_is_the_one_that_the_format_document_promises() -> None:
     encodings = {name: set(column.encodings) - {"RLE"} for name, column in by_name.items()}
     assert encodings["key"] == {"DELTA_BYTE_ARRAY"}
     assert encodings["bitstream"] == encodings["caption"] == {"DELTA_LENGTH_BYTE_ARRAY"}
-    assert encodings["mtime"] == encodings["check"] == {"DELTA_BINARY_PACKED"}
+    assert encodings["mtime"] == encodings["check"] == {"BYTE_STREAM_SPLIT"}
+    assert "RLE_DICTIONARY" in encodings["width"]
     compressed = {name for name, column in by_name.items() if column.compression != "UNCOMPRESSED"}
-    assert {"bitstream", "check", "digest"}.isdisjoint(compressed)
-    assert {"key", "caption", "mtime", "spec"} <= compressed
+    assert {"bitstream", "digest"}.isdisjoint(compressed)
+    assert {"key", "caption", "mtime", "spec", "check"} <= compressed
+    keys = metadata.row_group(0).column(0)
+    damaged = flip(content, keys.data_page_offset + keys.total_compressed_size - 10)
     with (
         pytest.raises(OSError, match="CRC"),
-        pq.ParquetFile(
-            io.BytesIO(flip(content, content.index(b"\0", 2000))), page_checksum_verification=True
-        ) as file,
+        pq.ParquetFile(io.BytesIO(damaged), page_checksum_verification=True) as file,
     ):
         file.read()
 

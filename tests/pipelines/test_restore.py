@@ -14,6 +14,7 @@ from manifests.records import Record
 from manifests.storage import locate
 from pipelines.images import read_provenance
 from pipelines.prices import load_prices
+from pipelines.reading import Reading
 from pipelines.restore import (
     Event,
     Finished,
@@ -27,6 +28,7 @@ from pipelines.restore import (
     restore,
     restore_rows,
 )
+from pipelines.restore_worker import RestoreTask
 from tests.archives import SPEC, build, encoded, small_pictures
 
 KEYS = ["a/one.jpg", "a/two.JPG", "b.tif", "b.webp", "c"]
@@ -259,3 +261,27 @@ def test_a_bitstream_that_does_not_decode_costs_its_image_only(tmp_path: Path, r
     assert list(lost_of(events)) == [broken.key]
     assert lost_of(events)[broken.key].startswith("cannot be decoded: ValueError")
     assert len([event for event in events if isinstance(event, Written)]) == 4
+
+
+def test_workers_of_a_cluster_restore_the_same_files(archive: Archive, tmp_path: Path) -> None:
+    run(job(archive, tmp_path / "here"))
+    events = run(job(archive, tmp_path / "there", workers=1, keys=(*KEYS, "nowhere")))
+    assert lost_of(events) == {"nowhere": "not in the archive"}
+    for event in events:
+        if isinstance(event, Written):
+            assert (tmp_path / "there" / event.path).read_bytes() == (
+                tmp_path / "here" / event.path
+            ).read_bytes()
+    assert len([event for event in events if isinstance(event, Written)]) == 5
+
+
+def test_a_task_is_cut_into_pieces_that_hold_each_key_once(archive: Archive) -> None:
+    readings = tuple(Reading(part, (f"{part.first} a", f"{part.first} b")) for part in archive.parts.values())
+    task = RestoreTask(readings, {key: key for reading in readings for key in reading.keys})
+    pieces = list(task.pieces(4))
+    assert [len(piece) for piece in pieces] == [4, 2]
+    assert [key for piece in pieces for key in piece.keys] == task.keys
+    first, second = task.halves()
+    assert (len(first), len(second)) == (3, 3)
+    assert first.keys + second.keys == task.keys
+    assert set(second.names) == set(second.keys)

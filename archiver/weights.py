@@ -5,7 +5,9 @@ from importlib.resources import files
 from pathlib import Path
 
 # Each file has a model card of the same name beside it.
-SHIPPED: dict[str, str] = {}
+SHIPPED: dict[str, str] = {
+    "e71bb164b6a4c08ca83b4a6360423422cb01cd5ff309646aee321c8ce32014af": "layered-1.safetensors",
+}
 
 
 def shipped_weights() -> Mapping[str, Path]:

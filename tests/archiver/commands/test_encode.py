@@ -87,15 +87,13 @@ def test_encode_by_ray_actors_and_an_end_by_sigterm(source: Path, tmp_path: Path
             assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=120)
-    found = json.loads(out)
-    if found["complete"]:  # SIGTERM came after the last shard had begun
+    if not out:  # while Ray was starting: nothing was encoded yet
+        assert process.returncode == 143
+    elif json.loads(out)["complete"]:  # after the last shard had begun
         assert process.returncode == 1
     else:
         assert process.returncode == 143
-        assert (
-            err.splitlines()[-1]
-            == "archiver encode: stopped before the end; the same command goes on from here"
-        )
+        assert err.endswith(": stopped before the end; the same command goes on from here\n")
     finished = subprocess.run([*command, "--workers", "0"], capture_output=True, text=True, check=False)
     assert json.loads(finished.stdout)["complete"] is True
     assert len(objects(succeed("ls", tmp_path / "archive", "--json"))) == 3

@@ -47,7 +47,7 @@ from archiver.codecs.gan_networks import (
 )
 from archiver.codecs.label_maps import LabelTables, decode_labels, encode_labels
 from archiver.codecs.layered import noise, normal
-from archiver.codecs.networks import load_network, weight_files
+from archiver.codecs.networks import levels_of, load_network, weight_files
 from archiver.codecs.symbols import LEVELS, Tables, decode_symbols, encode_symbols
 from archiver.codecs.tiles import Tile, tiles
 from manifests.records import CodecSpec, EncodedImage
@@ -168,13 +168,13 @@ class GanCodec:
         planes, told = network.planes(w_hat, labels, channels, normal(quarter)), told_of(channels)
         made = np.empty((h * CELL, w * CELL, 3), dtype=np.uint8)
         if not isinstance(generator, Generator):
-            made[:] = _levels(generator(planes, told))
+            made[:] = levels_of(generator(planes, told))
         else:
             thought = self._thought(generator, planes, told)
             for tile in self._tiles(h, w, DRAWN_REACH):
                 noises = normal(tile.cut(quarter, CELL // 4)), normal(tile.cut(full, CELL))
                 part = generator.drawn(tile.cut(thought, 1), told, *noises)
-                made[tile.pixel_rows(CELL), tile.pixel_columns(CELL)] = _levels(tile.inner(part, CELL))
+                made[tile.pixel_rows(CELL), tile.pixel_columns(CELL)] = levels_of(tile.inner(part, CELL))
         return np.ascontiguousarray(made[: encoded.height, : encoded.width])
 
     def _thought(self, generator: Generator, planes: Tensor, told: Tensor) -> Tensor:
@@ -206,14 +206,6 @@ def _cells(height: int, width: int) -> tuple[int, int]:
     if height < 1 or width < 1 or height * width > MAX_PIXELS:
         raise ValueError(f"a picture of {width} x {height} pixels, expected 1 to {MAX_PIXELS:,}")
     return max(2, -(-height // CELL)), max(2, -(-width // CELL))
-
-
-def _levels(made: Tensor) -> NDArray[np.uint8]:
-    """(1, 3, H, W) around [-1, 1] -> (H, W, 3)."""
-    levels: NDArray[np.uint8] = (
-        ((made[0] + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
-    )
-    return levels
 
 
 def load_gan(spec: CodecSpec, weights: Mapping[str, Path], device: str) -> GanCodec:

@@ -30,7 +30,8 @@ from torch.nn import functional as F
 
 from archiver.codecs.av1 import decode_still, encode_still
 from archiver.codecs.avif import SPEED
-from archiver.codecs.networks import load_network, weight_files
+from archiver.codecs.networks import levels_of, load_network, weight_files
+from archiver.codecs.tiles import tiles
 from manifests.records import CodecSpec, EncodedImage
 from pipelines.codec import Picture, Pixels
 from pipelines.images import MAX_PIXELS
@@ -203,43 +204,20 @@ class LayeredCodec:
         noises = [
             torch.from_numpy(values).to(self.device) for values in noise(encoded.bitstream, height, width)
         ]
+        condition = torch.tensor([told], dtype=torch.float32, device=self.device)
         made = np.empty((height, width, 3), dtype=np.uint8)
-        for top in range(0, height, TILE):
-            for left in range(0, width, TILE):
-                bottom, right = min(top + TILE, height), min(left + TILE, width)
-                made[top:bottom, left:right] = self._tile(base, told, noises, top, bottom, left, right)
+        for tile in tiles(height // CELL, width // CELL, TILE // CELL, MARGIN // CELL):
+            noise_hw, noise_HW = (
+                normal(tile.cut(x, step))[None, None]
+                for x, step in zip(noises, (CELL // 4, CELL), strict=True)
+            )
+            seen = tile.cut(base, CELL // self.scale)
+            drawn = self.enhancer(seen, self.scale, condition, noise_hw, noise_HW)
+            made[tile.pixel_rows(CELL), tile.pixel_columns(CELL)] = levels_of(tile.inner(drawn, CELL))
         made = true_to_base(made, small.convert("RGB"), self.scale)[: encoded.height, : encoded.width]
         if grey:
             made = np.repeat(made.mean(axis=2, keepdims=True).round().astype(np.uint8), 3, axis=2)
         return np.ascontiguousarray(made)
-
-    def _tile(
-        self,
-        base: Tensor,
-        told: tuple[float, float, float],
-        noises: list[Tensor],
-        top: int,
-        bottom: int,
-        left: int,
-        right: int,
-    ) -> NDArray[np.uint8]:
-        """(bottom - top, right - left, 3), made with MARGIN pixels around where there are any."""
-        height, width = noises[1].shape
-        first_y, first_x = max(0, top - MARGIN), max(0, left - MARGIN)
-        last_y, last_x = min(height, bottom + MARGIN), min(width, right + MARGIN)
-
-        def cut(x: Tensor, step: int) -> Tensor:
-            return x[..., first_y // step : last_y // step, first_x // step : last_x // step]
-
-        noise_hw, noise_HW = (
-            normal(cut(x, step))[None, None] for x, step in zip(noises, (4, 1), strict=True)
-        )
-        condition = torch.tensor([told], dtype=torch.float32, device=self.device)
-        made = self.enhancer(cut(base, self.scale), self.scale, condition, noise_hw, noise_HW)
-        inside = made[0, :, top - first_y : bottom - first_y, left - first_x : right - first_x]
-        levels = ((inside + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0)
-        made_hwc: NDArray[np.uint8] = levels.cpu().numpy()
-        return made_hwc
 
 
 def _padded_size(height: int, width: int) -> tuple[int, int]:

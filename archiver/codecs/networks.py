@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from manifests.records import CodecSpec
 
@@ -55,3 +57,10 @@ def load_network(file: Path, make: Callable[[dict[str, int]], Network], device: 
         raise ValueError(f"{file.name} holds other weights than this codec's: {told}") from error
     network.eval().requires_grad_(False).to(device)
     return channels_last(network)
+
+
+def levels_of(made: Tensor) -> NDArray[np.uint8]:
+    """(1, 3, H, W) around [-1, 1] -> (H, W, 3)."""
+    rounded = ((made[0] + 1) * 127.5).round().clamp(0, 255).byte()
+    levels: NDArray[np.uint8] = rounded.permute(1, 2, 0).cpu().numpy()
+    return levels

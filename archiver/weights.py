@@ -14,3 +14,15 @@ def shipped_weights() -> Mapping[str, Path]:
     """All weights that this installation carries, by the sha256 that specs name them by."""
     folder = Path(str(files("archiver").joinpath("shipped")))
     return {sha256: folder / name for sha256, name in SHIPPED.items()}
+
+
+def named_weights(name: str) -> Path:
+    """The newest file of a name, "layered" for layered-1.safetensors; ValueError where none comes with the program."""
+    versions = {
+        int(file.stem.rpartition("-")[2]): file
+        for file in shipped_weights().values()
+        if file.stem.rpartition("-")[0] == name
+    }
+    if not versions:
+        raise ValueError(f"no weights {name!r} come with this program: name a file of them")
+    return versions[max(versions)]

@@ -35,13 +35,18 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, and nothin
 
 def location(url: str, options: Sequence[str] | None, flag: str = "--archive-option") -> Location:
     """The place that a URL and its NAME=VALUE options name."""
+    return locate(url, named_values(options, flag))
+
+
+def named_values(options: Sequence[str] | None, flag: str) -> dict[str, str]:
+    """Options of the form NAME=VALUE."""
     pairs = {}
     for option in options or ():
         name, separator, value = option.partition("=")
         if not separator or not name:
             raise typer.BadParameter(f"{name!r}, expected NAME=VALUE", param_hint=flag)
         pairs[name] = value
-    return locate(url, pairs)
+    return pairs
 
 
 def location_beside(url: str, options: Sequence[str] | None, flag: str) -> Location:

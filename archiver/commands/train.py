@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from archiver.commands.options import AsJson, location
+from archiver.commands.options import AsJson, location, named_values
 from archiver.console import print_json_lines, say, stderr
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="Whose networks: layered or gan.")],
+    recipe: Annotated[str, typer.Argument(help="Whose networks: layered, gan, perco-tiny, ...")],
     source: Annotated[str, typer.Argument(help="Photographs: a folder or bucket.")],
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint, the log, samples and the weights.")],
     steps: Annotated[
@@ -20,6 +20,12 @@ def train(
     minutes: Annotated[float | None, typer.Option(min=0, help="Stop after so long.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; all cores by default.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    part: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE", help="Weights to build on, in place of those that come with the program."
+        ),
+    ] = None,
     as_json: AsJson = False,
     source_options: Annotated[
         list[str] | None, typer.Option("--source-option", metavar="NAME=VALUE", help="As for encode.")
@@ -34,7 +40,9 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     chosen = find_recipe(recipe)
-    run = start(chosen, location(source, source_options, "--source-option"), out, torch.device(device), steps)
+    photographs = location(source, source_options, "--source-option")
+    parts = {name: Path(file) for name, file in named_values(part, "--part").items()}
+    run = start(chosen, photographs, out, torch.device(device), steps, parts)
     columns = (
         TextColumn("step"),
         MofNCompleteColumn(),

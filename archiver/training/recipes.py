@@ -1,5 +1,6 @@
 """The settings that the shipped weights were trained with: one table; a recipe and photographs -> a run -> weights."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -8,9 +9,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from archiver.codecs.autoencoder import SHAPE as AUTOENCODER
 from archiver.codecs.gan_networks import Shape as GanShape
 from archiver.codecs.layered import Shape
 from archiver.codecs.networks import save_network
+from archiver.training.autoencoder import AutoencoderTask
+from archiver.training.autoencoder import fitted as normalised
 from archiver.training.gan import GanCrops, GanTask, GanWeights, fitted
 from archiver.training.layered import LayeredCrops, LayeredTask
 from archiver.training.loop import Run, Schedule
@@ -19,6 +23,7 @@ from archiver.training.photos import licences, list_photos
 from archiver.training.ranks import join_ranks
 from archiver.training.stream import Crops, Feed
 from archiver.training.task import Task
+from archiver.weights import named_weights
 from manifests.storage import Location
 
 
@@ -27,13 +32,14 @@ class Recipe:
     """All that a training needs besides photographs."""
 
     name: str
-    task: Callable[[], Task]
+    task: Callable[[Mapping[str, Path]], Task]  # of the weights files of `parts`
     crops: Crops
     crop: int  # pixels a side
     batch: int  # crops
     schedule: Schedule
     shape: Mapping[str, int]  # the network's, as its weights file tells it
     network: Callable[[Run], nn.Module] = Run.averaged  # what of a finished run the codec loads
+    parts: tuple[str, ...] = ()  # weights that it builds on: by default those that come with the program
 
 
 _PAPER = GanShape(width=60, blocks=9, paper=1)
@@ -41,7 +47,7 @@ _PAPER = GanShape(width=60, blocks=9, paper=1)
 RECIPES: tuple[Recipe, ...] = (
     Recipe(
         "layered",
-        task=lambda: LayeredTask(Shape(), Weights()),
+        task=lambda _: LayeredTask(Shape(), Weights()),
         crops=LayeredCrops(128, scales=((2, 0.3), (4, 0.7))),
         crop=128,
         batch=8,
@@ -50,7 +56,7 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe(
         "gan",
-        task=lambda: GanTask(GanShape(), Weights(dists_from=1000, critic_from=1400), GanWeights()),
+        task=lambda _: GanTask(GanShape(), Weights(dists_from=1000, critic_from=1400), GanWeights()),
         crops=GanCrops(128),
         crop=128,
         batch=8,
@@ -58,10 +64,34 @@ RECIPES: tuple[Recipe, ...] = (
         shape=asdict(GanShape()),
         network=fitted,
     ),
+    # The autoencoder of the embedded diffusion codecs, in two steps.
+    Recipe(
+        "autoencoder-mse",
+        task=lambda _: AutoencoderTask(AUTOENCODER, None),
+        crops=GanCrops(128),
+        crop=128,
+        batch=16,
+        schedule=Schedule(steps=4_000, rate=1e-3, cool_down=1_500),
+        shape=asdict(AUTOENCODER),
+        network=normalised,
+    ),
+    Recipe(
+        "autoencoder",
+        task=lambda parts: AutoencoderTask(
+            AUTOENCODER, Weights(l1=1.0, dists_from=0, critic_from=600), parts["autoencoder-mse"]
+        ),
+        crops=GanCrops(128),
+        crop=128,
+        batch=8,
+        schedule=Schedule(steps=3_000, rate=5e-4, cool_down=1_500),
+        shape=asdict(AUTOENCODER),
+        network=normalised,
+        parts=("autoencoder-mse",),
+    ),
     # GC at the width of the paper, for GPUs; its critic sees labels, GC(D+).
     Recipe(
         "gan-paper",
-        task=lambda: GanTask(_PAPER, Weights(), GanWeights(sees_labels=True)),
+        task=lambda _: GanTask(_PAPER, Weights(), GanWeights(sees_labels=True)),
         crops=GanCrops(256),
         crop=256,
         batch=8,
@@ -79,14 +109,32 @@ def find_recipe(name: str) -> Recipe:
     raise ValueError(f"recipe {name!r}, this program knows: {', '.join(recipe.name for recipe in RECIPES)}")
 
 
-def start(recipe: Recipe, source: Location, out: Path, device: torch.device, steps: int | None = None) -> Run:
-    """A run at its first step; `loop.train` takes it to where `out/checkpoint.pt` stands."""
+def start(
+    recipe: Recipe,
+    source: Location,
+    out: Path,
+    device: torch.device,
+    steps: int | None = None,
+    parts: Mapping[str, Path] | None = None,
+) -> Run:
+    """A run at its first step; `loop.train` takes it to where `out/checkpoint.pt` stands.
+
+    `parts` are weights to build on in place of those that come with the program; ValueError where some are missing.
+    """
+    found = dict(parts or {})
+    if unknown := sorted(set(found) - set(recipe.parts)):
+        raise ValueError(
+            f"recipe {recipe.name} builds on {', '.join(recipe.parts) or 'nothing'}, not on {unknown[0]}"
+        )
+    for name in recipe.parts:
+        if name not in found:
+            found[name] = named_weights(name)
     torch.manual_seed(1)  # of the first weights
     photos = list_photos(source)
     ranks, device = join_ranks(device)
     feed = Feed(source, tuple(photos), recipe.crops, recipe.crop, recipe.batch)
     schedule = replace(recipe.schedule, steps=steps) if steps else recipe.schedule
-    run = Run(recipe.task(), feed, schedule, out, device, ranks)
+    run = Run(recipe.task(found), feed, schedule, out, device, ranks)
     out.mkdir(parents=True, exist_ok=True)
     facts = {
         "recipe": recipe.name,
@@ -95,6 +143,7 @@ def start(recipe: Recipe, source: Location, out: Path, device: torch.device, ste
         "licences": licences(photos),
         "crop": recipe.crop,
         "batch": recipe.batch,
+        "parts": {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in found.items()},
         "schedule": asdict(schedule),
     }
     (out / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")

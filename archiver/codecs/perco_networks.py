@@ -54,7 +54,7 @@ class Attention(nn.Module):
 class HyperEncoder(nn.Module):
     """(B, `latent`, h, w) -> (B, `out`, h / shrink, w / shrink), h and w multiples of `shrink` (1, 2, 4 or 8).
 
-    Each of three stages begins with a convolution: 5x5 with stride 2 in the first log2(`shrink`) of them, else 1x1.
+    Each of three stages begins with a convolution: 5x5 with stride 2 in the last log2(`shrink`) of them, else 1x1.
     Three bottlenecks follow; after the second stage attention, after the third a 1x1 to `out` and attention again.
     """
 
@@ -66,7 +66,7 @@ class HyperEncoder(nn.Module):
         layers: list[nn.Module] = []
         for stage in range(3):
             before = width if stage else latent
-            if stage < halved:
+            if stage >= 3 - halved:
                 layers.append(nn.Conv2d(before, width, 5, stride=2, padding=2))
             else:
                 layers.append(nn.Conv2d(before, width, 1))

@@ -99,6 +99,7 @@ class Generator(nn.Module):
         self.up2 = nn.Conv2d(2 * width, 4 * width, 1)
         self.join = nn.Conv2d(width + 1, width, 3, padding=1)
         self.fine = nn.ModuleList(Block(width, 3, told) for _ in range(2))
+        self.quarter = nn.Conv2d(width, 3, 1)  # a short way for gradients to the symbols
         self.double1 = nn.Conv2d(width, 4 * 32, 1)
         self.at_half = nn.Conv2d(32 + 3, 32, 3, padding=1)
         self.double2 = nn.Conv2d(32, 4 * 16, 1)
@@ -131,10 +132,11 @@ class Generator(nn.Module):
         x = self.join(torch.cat((x, noise_quarter.to(x.dtype)), 1))
         for block in self.fine:
             x = block(x, condition)
+        quarter = enlarged(coarse, 2) + self.quarter(x).float()
         x = bent(F.pixel_shuffle(self.double1(x), 2))
-        x = bent(self.at_half(torch.cat((x, enlarged(coarse, 4).to(x.dtype)), 1)))
+        x = bent(self.at_half(torch.cat((x, enlarged(quarter, 2).to(x.dtype)), 1)))
         x = bent(F.pixel_shuffle(self.double2(x), 2))
-        base = enlarged(coarse, 8)
+        base = enlarged(quarter, 4)
         x = bent(self.at_full(torch.cat((x, base.to(x.dtype), noise_HW.to(x.dtype)), 1)))
         out: Tensor = base + self.out(x).float()
         return out

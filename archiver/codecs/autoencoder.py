@@ -101,7 +101,7 @@ def decoded_levels(network: Autoencoder, latents: Tensor, bitstream: bytes) -> P
         for values in noise(bitstream, h * CELL, w * CELL)
     )
     planes, told = network.planes(latents, normal(quarter)), _untold(latents)
-    thought = torch.empty(1, 4 * network.shape.width, h, w, device=latents.device)
+    thought = torch.empty(1, 4 * network.shape.width + network.shape.channels, h, w, device=latents.device)
     for tile in tiles(h, w, 4 * TILE, THOUGHT_REACH):
         part = network.generator.thought(tile.cut(planes, 1), told)
         thought[:, :, tile.rows, tile.columns] = tile.inner(part, 1)

@@ -2,6 +2,8 @@
 
 The embedded layout is made for CPUs: inverted residual blocks at 1/4, 1/8 and 1/16 of the size, no statistics of
 the picture (so that tiles equal the whole), and two last doublings with 3x3 convolutions at 1/2 and at full size.
+Beside the blocks a linear way leads from pixels to symbols and back, which begins as the lowest frequencies of a cosine
+transform: training then begins at a picture, where from random weights it takes long to come to one.
 """
 
 from dataclasses import dataclass
@@ -57,6 +59,34 @@ class Block(nn.Module):
         return out
 
 
+def cosines(count: int, side: int) -> Tensor:
+    """(count, 3, side, side): the cosines of luma and chroma that vary most over photographs, largest first.
+
+    An orthonormal transform of 16x16 cells in [-1, 1] has coefficients of about these standard deviations: 7.4 for the
+    mean of luma and 1.8 / (u + v) for its other frequencies, 2.0 and 0.45 / (u + v) for chroma. Each is divided by
+    its own.
+    """
+    planes = torch.tensor([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]])
+    places = (torch.arange(side) + 0.5) / side
+    found = []
+    for plane, (mean, others) in enumerate(((7.4, 1.8), (2.0, 0.45), (2.0, 0.45))):
+        for u in range(4):
+            for v in range(4):
+                deviation = mean if u + v == 0 else others / (u + v)
+                wave = torch.cos(torch.pi * u * places)[:, None] * torch.cos(torch.pi * v * places)
+                wave = wave * (2 ** ((u > 0) + (v > 0))) ** 0.5 / CELL
+                found.append((deviation, planes[plane][:, None, None] * wave))
+    found.sort(key=lambda pair: -pair[0])
+    return torch.stack([wave * (1 / deviation) for deviation, wave in found[:count]])
+
+
+def inverse_cosines(count: int, side: int) -> Tensor:
+    """(count, 3, side, side): the pictures, of cells of `side` pixels, that `cosines` give 1 and 0 for the rest."""
+    analysis = cosines(count, CELL).flatten(1)
+    synthesis = torch.linalg.pinv(analysis).T.unflatten(1, (3, CELL, CELL))
+    return F.avg_pool2d(synthesis, CELL // side)
+
+
 class Encoder(nn.Module):
     """(B, 3, H, W) in [-1, 1] -> (B, channels, H/16, W/16), not yet quantised."""
 
@@ -76,9 +106,12 @@ class Encoder(nn.Module):
             Block(4 * width),
             nn.Conv2d(4 * width, shape.channels, 3, padding=1),
         )
+        self.linear = nn.Conv2d(3, shape.channels, CELL, CELL, bias=False)
+        with torch.no_grad():
+            self.linear.weight.copy_(cosines(shape.channels, CELL))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        out: Tensor = self.layers(pixels)
+        out: Tensor = self.linear(pixels) + self.layers(pixels)
         return out
 
 
@@ -99,7 +132,9 @@ class Generator(nn.Module):
         self.up2 = nn.Conv2d(2 * width, 4 * width, 1)
         self.join = nn.Conv2d(width + 1, width, 3, padding=1)
         self.fine = nn.ModuleList(Block(width, 3, told) for _ in range(2))
-        self.quarter = nn.Conv2d(width, 3, 1)  # a short way for gradients to the symbols
+        self.channels = shape.channels
+        self.linear = nn.ConvTranspose2d(shape.channels, 3, 4, 4, bias=False)  # to 1/4
+        self.quarter = nn.Conv2d(width, 3, 1)
         self.double1 = nn.Conv2d(width, 4 * 32, 1)
         self.at_half = nn.Conv2d(32 + 3, 32, 3, padding=1)
         self.double2 = nn.Conv2d(32, 4 * 16, 1)
@@ -107,32 +142,35 @@ class Generator(nn.Module):
         self.out = nn.Conv2d(16, 3, 3, padding=1)
         with torch.no_grad():
             self.out.weight.mul_(0.1)
+            self.coarse.weight.mul_(0.1)
+            self.quarter.weight.mul_(0.1)
+            self.linear.weight.copy_(inverse_cosines(shape.channels, 4))
 
     def forward(self, planes_bchw: Tensor, told: Tensor, noise_quarter: Tensor, noise_HW: Tensor) -> Tensor:
         return self.drawn(self.thought(planes_bchw, told), told, noise_quarter, noise_HW)
 
     def thought(self, planes_bchw: Tensor, told: Tensor) -> Tensor:
-        """All that happens at 1/16; a cell sees no further than `THOUGHT_REACH` cells."""
+        """All that happens at 1/16, and the symbols; a cell sees no further than `THOUGHT_REACH` cells."""
         condition = self.condition(told)
         x = bent(self.stem(planes_bchw))
         for block in self.deep:
             x = block(x, condition)
-        return x
+        return torch.cat((x, planes_bchw[:, : self.channels].to(x.dtype)), 1)
 
     def sketched(self, planes_bchw: Tensor, told: Tensor) -> Tensor:
         """The picture at 1/8, of which `drawn` makes the full one."""
-        _, coarse = self._middle(self.thought(planes_bchw, told), self.condition(told))
-        return coarse
+        _, coarse, linear = self._middle(self.thought(planes_bchw, told), self.condition(told))
+        return coarse + F.avg_pool2d(linear, 2)
 
     def drawn(self, x: Tensor, told: Tensor, noise_quarter: Tensor, noise_HW: Tensor) -> Tensor:
         """From 1/16 to full size; a pixel sees no further than `DRAWN_REACH` cells."""
         condition = self.condition(told)
-        x, coarse = self._middle(x, condition)
+        x, coarse, linear = self._middle(x, condition)
         x = F.pixel_shuffle(self.up2(x), 2)
         x = self.join(torch.cat((x, noise_quarter.to(x.dtype)), 1))
         for block in self.fine:
             x = block(x, condition)
-        quarter = enlarged(coarse, 2) + self.quarter(x).float()
+        quarter = enlarged(coarse, 2) + linear + self.quarter(x).float()
         x = bent(F.pixel_shuffle(self.double1(x), 2))
         x = bent(self.at_half(torch.cat((x, enlarged(quarter, 2).to(x.dtype)), 1)))
         x = bent(F.pixel_shuffle(self.double2(x), 2))
@@ -141,12 +179,13 @@ class Generator(nn.Module):
         out: Tensor = base + self.out(x).float()
         return out
 
-    def _middle(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """1/16 -> features at 1/8, and the picture in them."""
-        x = F.pixel_shuffle(self.up1(x), 2)
+    def _middle(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """1/16 -> features at 1/8, the picture in them, and to be added to it the linear picture at 1/4."""
+        symbols = x[:, -self.channels :]
+        x = F.pixel_shuffle(self.up1(x[:, : -self.channels]), 2)
         for block in self.middle:
             x = block(x, condition)
-        return x, self.coarse(x).float()
+        return x, self.coarse(x).float(), self.linear(symbols).float()
 
 
 class Gan(nn.Module):

@@ -71,7 +71,7 @@ RECIPES: tuple[Recipe, ...] = (
         crops=GanCrops(128),
         crop=128,
         batch=16,
-        schedule=Schedule(steps=3_000, rate=1.5e-3, cool_down=1_200),
+        schedule=Schedule(steps=3_000, rate=1e-3, cool_down=1_200),
         shape=asdict(AUTOENCODER),
         network=normalised,
     ),

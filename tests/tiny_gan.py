@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from archiver.codecs.gan import GanCodec, load_gan
-from archiver.codecs.gan_networks import CONTEXT, Gan, Shape
+from archiver.codecs.gan_networks import CONTEXT, Encoder, Gan, Shape
 from archiver.codecs.label_maps import fit_label_tables
 from archiver.codecs.networks import save_network
 from archiver.codecs.symbols import fit_tables
@@ -26,8 +26,11 @@ def tiny_weights(folder: Path, shape: Shape = SHAPE) -> Mapping[str, Path]:
     gan = Gan(shape).eval()
     with torch.no_grad():
         gan.get_buffer("palette").copy_(torch.linspace(-1, 1, shape.labels)[:, None].expand(-1, 5))
-        last = list(gan.encoder.parameters())[-2]
-        last.mul_(30 if shape.paper == 0 else 3)
+        if isinstance(gan.encoder, Encoder):
+            gan.encoder.linear.weight.zero_()  # symbols of random networks cost more than labels do
+            gan.encoder.layers[-1].get_parameter("weight").mul_(30)
+        else:
+            list(gan.encoder.parameters())[-2].mul_(3)
         several = [seen(gan, pixels_hwc, torch.device("cpu")) for pixels_hwc in photographs()]
     tables = fit_tables([symbols for symbols, _ in several], CONTEXT)
     label_tables = fit_label_tables([labels for _, labels in several], shape.labels + 1)

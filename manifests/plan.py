@@ -38,7 +38,7 @@ class PlanHead:
     spec: str  # spec id
     created: str  # ISO 8601, UTC, whole seconds: "2026-01-31T23:59:59Z"
     table_version: int  # of images/, that the listing was compared with
-    captions: str  # "none", "sidecar" or "table"
+    captions: str  # "none", "sidecar", "table", "tags" or "model TOKENS NAME"
     digest: bool
     shard_records: int
 

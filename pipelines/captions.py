@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 from typing import Protocol
 
@@ -12,7 +13,8 @@ import pyarrow.parquet as pq
 from manifests.storage import Location, Store, connect
 from pipelines.codec import Pixels
 
-SOURCES = ("none", "sidecar", "table")  # what a plan's head says under `captions`
+# What a plan's head says under `captions`; any other text is the setting of a captioner.
+SOURCES = ("none", "sidecar", "table")
 MOST_BYTES = 1_000_000  # of a sidecar; a larger one is no caption
 
 
@@ -20,11 +22,28 @@ class BadCaption(ValueError):
     """A caption is there and cannot be read; one line says why."""
 
 
-class Captions(Protocol):
-    """Gives an image its caption, on the worker. Used by several threads at a time.
+class Captioner(Protocol):
+    """Writes captions from pixels, on the worker; a loaded one is used by one thread at a time."""
 
-    This is the seam for models that write captions: they are handed the pixels.
-    """
+    @property
+    def batch(self) -> int:
+        """How many pictures a call handles best."""
+
+    def captions(self, pictures: Sequence[Pixels]) -> list[str]:
+        """One for each picture, empty where there is nothing to say."""
+
+
+# A captioner's setting, device ("cpu", "cuda:0") -> a loaded captioner; OSError where it cannot be loaded.
+LoadCaptioner = Callable[[str, str], Captioner]
+
+
+def no_captioner(captions: str, device: str) -> Captioner:
+    """A `LoadCaptioner` for those who have none."""
+    raise OSError(f"captions {captions!r}, expected one of {', '.join(SOURCES)}: there is no captioner here")
+
+
+class Captions(Protocol):
+    """Finds the caption that an image already has, on the worker. Used by several threads at a time."""
 
     def caption(self, key: str, planned: str | None, pixels_hwc: Pixels) -> str | None:
         """None where there is none; `planned` is what the plan says; `BadCaption` where it cannot be read."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from manifests.records import CodecSpec
 from manifests.storage import Location
+from pipelines.captions import LoadCaptioner, no_captioner
 from pipelines.listing import Selection, check_apart
 
 SHARD_RECORDS = 2_000  # at most, unless the user says otherwise
@@ -24,6 +25,7 @@ class EncodeJob:
     weights: Mapping[str, Path] = field(default_factory=dict)  # sha256 -> local file, copied into the archive
     captions: str = "none"  # see pipelines/captions.py
     caption_table: Location | None = None
+    load_captioner: LoadCaptioner = no_captioner  # picklable
     reads_caption: bool = False  # the codec decodes from the caption
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -37,7 +39,7 @@ class EncodeJob:
         """ValueError where the parts do not go together."""
         check_apart(self.source, self.archive)
         if self.reads_caption and self.captions == "none":
-            raise ValueError("captions 'none', expected sidecar or table: this codec decodes from captions")
+            raise ValueError("captions 'none', expected any other: this codec decodes from captions")
         if (self.captions == "table") != (self.caption_table is not None):
             raise ValueError(
                 f"captions {self.captions!r} and table {self.caption_table}, expected both or neither"

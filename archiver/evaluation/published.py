@@ -1,8 +1,8 @@
 """Curves that others published for the 24 Kodak pictures at full size: not measured here, and marked so wherever shown.
 
-LPIPS is that of AlexNet, v0.1, in all of them but SPRDiff, which gives VGG's. Rates are the authors' own: AEIC's are estimates of the entropy model,
-not files (their byte totals are not whole numbers), and a user measured 0.046 bits per pixel from real files where
-StableCodec claims 0.034. All are means over the pictures.
+LPIPS is that of AlexNet, v0.1, in all of them but SPRDiff, which gives VGG's. Rates are the authors' own: AEIC's are
+estimates of the entropy model, not files (their byte totals are not whole numbers), and a user measured 0.046 bits per
+pixel from real files where StableCodec claims 0.034. All are means over the pictures.
 """
 
 from dataclasses import dataclass

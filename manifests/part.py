@@ -16,8 +16,12 @@ import pyarrow.parquet as pq
 from manifests.records import EncodedImage, Record
 
 FORMAT = 1
-ROW_GROUP_BYTES = 320_000  # of keys, captions and bitstreams: one range read restores one row
-ROW_GROUP_RECORDS = 2_000
+# A row group costs 2,400 bytes beside its records, and one row is restored from its group's columns and one block of
+# its bitstreams: few large groups are small and still read in few bytes.
+ROW_GROUP_RECORDS = 5_000
+ROW_GROUP_TEXT_BYTES = 400_000  # of keys and captions
+ROW_GROUP_BITSTREAM_BYTES = 16_000_000
+BLOCK_BYTES = 65_536  # of bitstreams, one after the other: each block has a CRC-32 in the footer
 
 SCHEMA = pa.schema(
     [
@@ -62,24 +66,26 @@ class Origin:
     encode_seconds: float  # of one worker
     device: str  # "cpu", "cuda"
 
-    def to_json(self) -> bytes:
-        return json.dumps(
-            {
-                "format": FORMAT,
-                "encode_seconds": self.encode_seconds,
-                "device": self.device,
-                "footer": _NO_SEAL.decode(),  # `_sealed` replaces it
-            }
-        ).encode()
-
     @staticmethod
     def of(metadata: pq.FileMetaData) -> "Origin":
-        """Inverse of `to_json`, from a part's footer."""
-        found = json.loads((metadata.metadata or {}).get(b"archiver", b"{}"))
+        """What `to_parquet` was given, from a part's footer."""
+        found = _told(metadata)
         match found:
             case {"format": 1, "encode_seconds": int() | float() as seconds, "device": str() as device}:
                 return Origin(float(seconds), device)
         raise ValueError(f"part of {str(found)[:200]}, this program reads format {FORMAT}")
+
+
+def _told(metadata: pq.FileMetaData) -> object:
+    return json.loads((metadata.metadata or {}).get(b"archiver", b"{}"))
+
+
+def blocks_of(metadata: pq.FileMetaData, group: int) -> list[int] | None:
+    """The CRC-32 of each block of a row group's bitstreams; None where the part is older than they."""
+    match _told(metadata):
+        case {"blocks": [*texts]} if len(texts) == metadata.num_row_groups:
+            return [value for (value,) in struct.iter_unpack(">I", bytes.fromhex(str(texts[group])))]
+    return None
 
 
 def check_of(record: Record) -> int:
@@ -149,7 +155,14 @@ def _length(record: Record) -> int | None:
 
 def to_parquet(table: pa.Table, origin: Origin) -> bytes:
     """The bytes of a part; `table` is ordered by key."""
-    sink = io.BytesIO()
+    sink, groups = io.BytesIO(), _row_groups(table)
+    told = {
+        "format": FORMAT,
+        "encode_seconds": origin.encode_seconds,
+        "device": origin.device,
+        "blocks": [_blocks(group) for group in groups],
+        "footer": _NO_SEAL.decode(),  # the last: `_sealed` replaces it
+    }
     with pq.ParquetWriter(
         sink,
         SCHEMA,
@@ -161,11 +174,19 @@ def to_parquet(table: pa.Table, origin: Origin) -> bytes:
         write_page_checksum=True,
         store_schema=False,
         version="2.6",
+        data_page_size=2**30,  # one page a chunk: its bitstreams lie one after the other
     ) as writer:
-        writer.add_key_value_metadata({"archiver": origin.to_json()})
-        for group in _row_groups(table):
+        writer.add_key_value_metadata({"archiver": json.dumps(told)})
+        for group in groups:
             writer.write_table(group, row_group_size=len(group) or 1)
     return _sealed(sink.getvalue())
+
+
+def _blocks(group: pa.Table) -> str:
+    """Eight hex digits a block."""
+    bitstreams = b"".join(value for value in group["bitstream"].to_pylist() if value is not None)
+    starts = range(0, len(bitstreams), BLOCK_BYTES)
+    return "".join(f"{zlib.crc32(bitstreams[start : start + BLOCK_BYTES]):08x}" for start in starts)
 
 
 def _sealed(content: bytes) -> bytes:
@@ -196,17 +217,18 @@ def _footer(tail: bytes) -> bytes:
 
 
 def _row_groups(table: pa.Table) -> list[pa.Table]:
-    """Cut where the payload reaches ROW_GROUP_BYTES or the count ROW_GROUP_RECORDS; an empty table is one."""
+    """Cut at ROW_GROUP_RECORDS, _TEXT_BYTES and _BITSTREAM_BYTES, whichever comes first; an empty table is one."""
     sizes = [pc.fill_null(pc.binary_length(table[name]), 0) for name in ("key", "caption", "bitstream")]
-    payload = pc.add(pc.add(sizes[0], sizes[1]), sizes[2]).to_pylist()
-    cuts, start, filled = [0], 0, 0
-    for row, size in enumerate(payload):
-        if row > start and (filled + size > ROW_GROUP_BYTES or row - start >= ROW_GROUP_RECORDS):
+    texts, bitstreams = pc.add(sizes[0], sizes[1]).to_pylist(), sizes[2].to_pylist()
+    cuts, text, held = [0], 0, 0
+    for row, (more_text, more) in enumerate(zip(texts, bitstreams, strict=True)):
+        full = text + more_text > ROW_GROUP_TEXT_BYTES or held + more > ROW_GROUP_BITSTREAM_BYTES
+        if row > cuts[-1] and (full or row - cuts[-1] >= ROW_GROUP_RECORDS):
             cuts.append(row)
-            start, filled = row, 0
-        filled += size
-    cuts.append(len(payload))
-    return [table.slice(first, last - first) for first, last in pairwise(cuts)]
+            text, held = 0, 0
+        text, held = text + more_text, held + more
+    cuts.append(len(table))
+    return [table.slice(first, end - first) for first, end in pairwise(cuts)]
 
 
 @dataclass(frozen=True)

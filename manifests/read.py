@@ -1,21 +1,37 @@
 """Parts -> records: in few range reads, and with every damaged record named."""
 
+import zlib
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from manifests.mending import mended
-from manifests.part import SCHEMA, Damaged, Origin, Part, metadata_of, records_of, short_hash
+from manifests.part import (
+    BLOCK_BYTES,
+    SCHEMA,
+    Damaged,
+    Origin,
+    Part,
+    blocks_of,
+    metadata_of,
+    records_of,
+    short_hash,
+)
+from manifests.recent import Recent
 from manifests.records import Record
 from manifests.salvage import DAMAGE, Source, promised, salvaged
 from manifests.storage import Store
 
 FOOTER_BYTES = 32_000  # read first; holds the footer of ~40,000 records of 140 bytes
 WHOLE_BYTES = 400_000  # a part up to this size is read in one request
+GAP_BYTES = BLOCK_BYTES  # so far apart, two ranges are read in one request
 _LARGEST_BYTES = 2**31 - 1  # a part is made in memory: a size above this is a damaged log's
 
 
@@ -58,21 +74,33 @@ def read_records(store: Store, part: Part, keys: frozenset[str] | None = None) -
     whose caption alone is lost comes without it, followed by a `Damaged` that says so. Keys that an intact
     part does not hold are left out.
     """
-    if keys is not None and WHOLE_BYTES < part.size <= _LARGEST_BYTES:
+    if keys is not None and part.size <= _LARGEST_BYTES and not read_at_once(part, len(keys), store):
         found = _few(store, part, keys)
         if found is not None:
             yield from found
             return
+    path = f"images/{part.path}"
     try:
-        content = store.read(f"images/{part.path}")
+        content = store.read_range(path, 0, part.size) if part.size <= WHOLE_BYTES else store.read(path)
+        table = _intact(content, part)
+        if table is None and part.size <= WHOLE_BYTES:
+            content = store.read(path)  # the size in the log may be what is damaged
+            table = _intact(content, part)
     except FileNotFoundError:
         yield from promised(store, part, keys, frozenset(), "part missing")
         return
-    table = _intact(content, part)
     if table is not None:
         yield from records_of(table if keys is None else _of_keys(table, keys))
     else:
         yield from salvaged(store, part, content, keys)
+
+
+def read_at_once(part: Part, keys: int, store: Store) -> bool:
+    """Whether so many keys of the part are got by one request for all of it."""
+    known = isinstance(store, Recent) and store.holds(
+        f"images/{part.path}", part.size - FOOTER_BYTES, part.size
+    )
+    return 2 * keys >= part.records or (part.size <= WHOLE_BYTES and not known)
 
 
 def _intact(content: bytes, part: Part) -> pa.Table | None:
@@ -98,36 +126,147 @@ def _of_keys(table: pa.Table, keys: frozenset[str]) -> pa.Table:
     return table.filter(pc.is_in(table["key"], value_set=pa.array(sorted(keys), pa.string())))
 
 
+def read_columns(store: Store, part: Part, columns: list[str], tail_bytes: int) -> pa.Table | None:
+    """Some columns of all rows, never the bitstream, from few bytes; None where a page fails its CRC or is lost.
+
+    One request for the last `tail_bytes`, which hold the footer, and one for each row group before them.
+    """
+    if part.size > _LARGEST_BYTES:
+        return None
+    try:
+        sparse = _Sparse.open(store, part, tail_bytes)
+        Origin.of(sparse.metadata)
+        groups = list(range(sparse.metadata.num_row_groups))
+        if sparse.metadata.schema.names != SCHEMA.names or sparse.metadata.num_rows != part.records:
+            return None
+        sparse.fetch([_head(sparse.metadata, group) for group in groups])
+        schema = pa.schema([SCHEMA.field(name) for name in columns])
+        return pa.concat_tables(
+            [sparse.source.read(group, columns, verify=True).cast(schema) for group in groups]
+        )
+    except DAMAGE:
+        return None
+
+
 def _few(store: Store, part: Part, keys: frozenset[str]) -> list[Record | Damaged] | None:
     """The records of some keys, from as few bytes as hold them; None where anything is not as it should."""
     try:
-        source, groups = _open_sparse(store, part, keys)
-        if source.metadata.num_rows != part.records:
+        sparse = _Sparse.open(store, part, FOOTER_BYTES)
+        if sparse.metadata.num_rows != part.records:
             return None
-        found: list[Record | Damaged] = []
-        for group in groups:
-            found += records_of(_of_keys(source.read(group, SCHEMA.names, verify=True), keys))
+        tables = _rows_of_keys(sparse, keys, _groups_with(sparse.metadata, keys))
+        found = [record for table in tables for record in records_of(table)]
     except DAMAGE:
         return None
     return None if any(isinstance(record, Damaged) for record in found) else found
 
 
-def _open_sparse(store: Store, part: Part, keys: frozenset[str]) -> tuple[Source, list[int]]:
-    """The footer and the row groups that may hold the keys."""
-    path, sparse = f"images/{part.path}", bytearray(part.size)
-    start = part.size - FOOTER_BYTES
-    sparse[start:] = store.read_range(path, start, part.size)
-    footer = len(sparse) - int.from_bytes(sparse[-8:-4], "little") - 8
-    if 0 <= footer < start:
-        sparse[footer:start] = store.read_range(path, footer, start)
-    metadata = metadata_of(bytes(sparse[min(start, footer) :]))
-    groups = _groups_with(metadata, keys)
-    for first, end in _joined([_extent(metadata, group) for group in groups]):
-        if not 0 <= first < end <= part.size:
-            raise ValueError(f"row group at {first}..{end} of {part.size} bytes")
-        if first < min(start, footer):
-            sparse[first:end] = store.read_range(path, first, end)
-    return Source(pa.py_buffer(sparse), metadata), groups
+def _rows_of_keys(sparse: "_Sparse", keys: frozenset[str], groups: list[int]) -> list[pa.Table]:
+    """In two rounds of reads: what says where the bitstreams lie, then the blocks that they lie in."""
+    blocks = {group: blocks_of(sparse.metadata, group) for group in groups}
+    heads = {group: crcs for group, crcs in blocks.items() if crcs is not None}
+    sparse.fetch([(_head if group in heads else _extent)(sparse.metadata, group) for group in groups])
+    names = SCHEMA.names[:-1]
+    tables, needed, wanted = {}, [], {}
+    for group in groups:
+        if group not in heads:
+            tables[group] = _of_keys(sparse.source.read(group, SCHEMA.names, verify=True), keys)
+            continue
+        table = sparse.source.read(group, names, verify=True)
+        chosen = np.flatnonzero(pc.is_in(table["key"], value_set=pa.array(sorted(keys), pa.string())))
+        tables[group] = table.take(pa.array(chosen))
+        places = _Bitstreams.of(sparse.metadata, group, table["bitstream_bytes"], heads[group])
+        needed += [extent for row in chosen.tolist() for extent in places.blocks(row)]
+        wanted[group] = places, chosen.tolist()
+    sparse.fetch(sorted(set(needed)))
+    for group, (places, rows) in wanted.items():
+        values = [
+            None if length is None else places.read(sparse.content, row)
+            for row, length in zip(rows, tables[group]["bitstream_bytes"].to_pylist(), strict=True)
+        ]
+        tables[group] = tables[group].append_column(SCHEMA.field("bitstream"), pa.array(values, pa.binary()))
+    return [tables[group] for group in groups]
+
+
+@dataclass
+class _Sparse:
+    """A part of which some bytes have been read, in place."""
+
+    store: Store
+    path: str
+    content: bytearray
+    metadata: pq.FileMetaData
+    tail: int  # all from here on has been read
+
+    @staticmethod
+    def open(store: Store, part: Part, tail_bytes: int) -> "_Sparse":
+        """With its footer."""
+        path, content = f"images/{part.path}", bytearray(part.size)
+        start = max(0, part.size - tail_bytes)
+        content[start:] = store.read_range(path, start, part.size)
+        if len(content) != part.size:
+            raise ValueError(f"{path} has other than {part.size} bytes")
+        footer = part.size - int.from_bytes(content[-8:-4], "little") - 8
+        if 0 <= footer < start:
+            content[footer:start] = store.read_range(path, footer, start)
+        metadata = metadata_of(bytes(content[min(start, footer) :]))
+        return _Sparse(store, path, content, metadata, min(start, footer))
+
+    def fetch(self, extents: list[tuple[int, int]]) -> None:
+        """Reads these, given in ascending order, as far as they lie before the tail; near ones at once."""
+        for first, end in _joined(extents):
+            if not 0 <= first <= end <= len(self.content):
+                raise ValueError(f"bytes {first}..{end} of {len(self.content)} in {self.path}")
+            end = min(end, self.tail)
+            if first < end:
+                self.content[first:end] = self.store.read_range(self.path, first, end)
+
+    @property
+    def source(self) -> Source:
+        return Source(pa.py_buffer(self.content), self.metadata)
+
+
+@dataclass(frozen=True)
+class _Bitstreams:
+    """Where the bitstreams of a row group lie: one after the other, at the end of their column's chunk."""
+
+    first: int  # byte of the part
+    end: int
+    ends: NDArray[np.int64]  # of each row's bitstream, from `first`
+    crcs: list[int]  # of the blocks
+
+    @staticmethod
+    def of(metadata: pq.FileMetaData, group: int, lengths: pa.ChunkedArray, crcs: list[int]) -> "_Bitstreams":
+        ends = np.cumsum(pc.fill_null(lengths, 0).to_numpy().astype(np.int64))
+        chunk, end = _chunk(metadata, group, len(SCHEMA.names) - 1)
+        total = int(ends[-1]) if len(ends) else 0
+        if not 0 <= total <= end - chunk or len(crcs) != -(-total // BLOCK_BYTES):
+            raise ValueError(f"{total} bytes of bitstreams and {len(crcs)} blocks in {end - chunk} bytes")
+        return _Bitstreams(end - total, end, ends, crcs)
+
+    def _span(self, row: int) -> tuple[int, int]:
+        return int(self.ends[row - 1]) if row else 0, int(self.ends[row])
+
+    def _numbers(self, row: int) -> range:
+        start, end = self._span(row)
+        return range(start // BLOCK_BYTES, -(-end // BLOCK_BYTES)) if end > start else range(0)
+
+    def _extent(self, number: int) -> tuple[int, int]:
+        start = self.first + number * BLOCK_BYTES
+        return start, min(start + BLOCK_BYTES, self.end)
+
+    def blocks(self, row: int) -> list[tuple[int, int]]:
+        """First and end byte, in the part, of the blocks that a row's bitstream lies in."""
+        return [self._extent(number) for number in self._numbers(row)]
+
+    def read(self, content: bytearray, row: int) -> bytes:
+        """A row's bitstream; ValueError where a block fails its CRC-32."""
+        start, end = self._span(row)
+        for number in self._numbers(row):
+            first, last = self._extent(number)
+            if zlib.crc32(memoryview(content)[first:last]) != self.crcs[number]:
+                raise ValueError(f"bitstreams at bytes {first}..{last}: their CRC-32 is wrong")
+        return bytes(content[self.first + start : self.first + end])
 
 
 def _groups_with(metadata: pq.FileMetaData, keys: frozenset[str]) -> list[int]:
@@ -144,22 +283,31 @@ def _groups_with(metadata: pq.FileMetaData, keys: frozenset[str]) -> list[int]:
     return chosen
 
 
+def _chunk(metadata: pq.FileMetaData, group: int, column: int) -> tuple[int, int]:
+    """First and end byte of a column's chunk."""
+    found = metadata.row_group(group).column(column)
+    first = found.dictionary_page_offset if found.has_dictionary_page else found.data_page_offset
+    return first, first + found.total_compressed_size
+
+
 def _extent(metadata: pq.FileMetaData, group: int) -> tuple[int, int]:
     """First and end byte of a row group."""
-    row_group = metadata.row_group(group)
-    columns = [row_group.column(index) for index in range(row_group.num_columns)]
-    starts = [c.dictionary_page_offset if c.has_dictionary_page else c.data_page_offset for c in columns]
-    return min(starts), max(start + c.total_compressed_size for start, c in zip(starts, columns, strict=True))
+    return _chunk(metadata, group, 0)[0], _chunk(metadata, group, len(SCHEMA.names) - 1)[1]
+
+
+def _head(metadata: pq.FileMetaData, group: int) -> tuple[int, int]:
+    """First and end byte of all columns but the bitstream, which is the last."""
+    return _chunk(metadata, group, 0)[0], _chunk(metadata, group, len(SCHEMA.names) - 1)[0]
 
 
 def _joined(extents: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Neighbours as one range.
+    """Neighbours as one range, and the gap between near ones with them: a request costs more than its bytes.
 
-    Example: _joined([(0, 4), (4, 9), (12, 15)]) -> [(0, 9), (12, 15)]
+    Example: _joined([(0, 4), (4, 9), (200_000, 200_100)]) -> [(0, 9), (200_000, 200_100)]
     """
     joined: list[tuple[int, int]] = []
     for first, end in extents:
-        if joined and joined[-1][1] == first:
+        if joined and 0 <= first - joined[-1][1] <= GAP_BYTES:
             joined[-1] = (joined[-1][0], end)
         else:
             joined.append((first, end))

@@ -9,9 +9,9 @@ from pathlib import Path
 from threading import Event as Flag
 
 from manifests.archive import Archive
-from manifests.part import ROW_GROUP_BYTES, Damaged
-from manifests.read import FOOTER_BYTES, WHOLE_BYTES
-from manifests.storage import S3, Location
+from manifests.part import BLOCK_BYTES, ROW_GROUP_RECORDS, ROW_GROUP_TEXT_BYTES, Damaged
+from manifests.read import FOOTER_BYTES, GAP_BYTES, read_at_once
+from manifests.storage import S3, Location, Store
 from pipelines.codec import LoadCodec
 from pipelines.decode import Decoder, Lost, Restored, decode_readings
 from pipelines.forbidden import forbidden
@@ -48,6 +48,10 @@ __all__ = [
     "restore_rows",
 ]
 
+_MOST_A_KEY = (
+    ROW_GROUP_TEXT_BYTES // 2 + 20 * ROW_GROUP_RECORDS + 2 * BLOCK_BYTES
+)  # bytes; texts shrink by half
+_ONE_READ_FOOTER = 10_000_000  # bytes of a part whose footer is less than FOOTER_BYTES
 _KEYS_BY_BOUNDS = 500  # so few keys are found by the log's bounds; for more, one scan tells their runs
 _CLOSED = "its file would lie in the archive or its source"
 _TASK_IMAGES = 256  # of a worker of a cluster
@@ -163,6 +167,7 @@ class _Counts:
 
 @dataclass(frozen=True)
 class _Prepared:
+    archive: Archive
     search: Search
     readings: list[Reading]
     names: Mapping[str, str]  # key -> path below the output
@@ -180,7 +185,7 @@ def _prepared(job: RestoreJob, prices: Prices) -> _Prepared:
     search = Search(archive.parts.values(), runs)
     readings, gone = search.begin()
     lost += [Lost(miss.key, miss.why) for miss in gone]
-    reads = [_reads(reading) for reading in readings]
+    reads = [_reads(archive.store, reading) for reading in readings]
     requests, size_bytes = sum(count for count, _ in reads), sum(size for _, size in reads)
     standard = prices.classes["STANDARD"]
     gets = requests if job.archive.scheme == S3 else 0
@@ -194,7 +199,7 @@ def _prepared(job: RestoreJob, prices: Prices) -> _Prepared:
         lost=tuple(lost),
         alike=tuple(alike(names.values())),
     )
-    return _Prepared(search, readings, names, plan)
+    return _Prepared(archive, search, readings, names, plan)
 
 
 def _wanted(archive: Archive, job: RestoreJob) -> tuple[dict[str, str | None], list[Lost]]:
@@ -220,21 +225,22 @@ def _wanted(archive: Archive, job: RestoreJob) -> tuple[dict[str, str | None], l
     return runs, lost
 
 
-def _reads(reading: Reading) -> tuple[int, int]:
+def _reads(store: Store, reading: Reading) -> tuple[int, int]:
     """Requests and bytes, at most: footers are not read to tell."""
-    part = reading.part
-    if part.size <= WHOLE_BYTES:
+    part, keys = reading.part, len(reading.keys)
+    if read_at_once(part, keys, store):
         return 1, part.size
-    if len(reading.keys) >= part.records:  # row groups that lie side by side are read at once
-        return 2, FOOTER_BYTES + part.size
-    touched = min(len(reading.keys), -(-part.size // (ROW_GROUP_BYTES // 4)))
-    return 1 + touched, FOOTER_BYTES + min(part.size, touched * (ROW_GROUP_BYTES * 5 // 4))
+    # A key costs the columns of its row group and a block or two of bitstreams; both may be other keys' too.
+    touched = min(keys, -(-part.size // BLOCK_BYTES))
+    size_bytes = min(part.size + touched * GAP_BYTES, touched * _MOST_A_KEY)
+    footer = 1 + (part.size > _ONE_READ_FOOTER)
+    return footer + 2 * touched, footer * FOOTER_BYTES + size_bytes
 
 
 def _outcomes(
     workers: int | None, gpu: bool, setup: RestoreSetup, prepared: _Prepared, stopping: Flag
 ) -> Iterator[Written | Kept | Lost]:
-    with _worker(workers, gpu, setup) as work:
+    with _worker(workers, gpu, setup, prepared.archive) as work:
         readings = prepared.readings
         while readings and not stopping.is_set():
             missing: list[Missing] = []
@@ -251,10 +257,10 @@ _Work = Callable[[RestoreTask, Flag], Iterator[Outcome]]
 
 
 @contextmanager
-def _worker(workers: int | None, gpu: bool, setup: RestoreSetup) -> Iterator[_Work]:
+def _worker(workers: int | None, gpu: bool, setup: RestoreSetup, archive: Archive) -> Iterator[_Work]:
     """This process, image by image, or a pool that is handed tasks of a few hundred."""
     if workers == 0:
-        worker = RestoreWorker(setup, device_here(gpu))
+        worker = RestoreWorker(setup, device_here(gpu), archive)  # which knows what a condition has read
         yield lambda task, stopping: _until(stopping, worker.stream(task))
     else:
         start: Start[RestoreTask, Outcomes] = partial(RestoreWorker, setup)

@@ -92,9 +92,10 @@ class RestoreSetup:
 class RestoreWorker:
     """A `Work` of a pool: open stores, and codecs loaded as they are needed."""
 
-    def __init__(self, setup: RestoreSetup, device: str) -> None:
+    def __init__(self, setup: RestoreSetup, device: str, archive: Archive | None = None) -> None:
+        """`archive`: where it is open already."""
         self._setup = setup
-        self._archive = Archive(setup.archive)
+        self._archive = archive or Archive(setup.archive)
         self._output: Store = connect(setup.output)
         self._decoder = Decoder(self._archive, setup.load_codec, setup.weights_cache, device)
 

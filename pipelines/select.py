@@ -10,7 +10,8 @@ from deltalake.exceptions import DeltaError
 from manifests.archive import Archive
 from manifests.part import Damaged
 from manifests.query import TABLE, query
-from manifests.storage import Location
+from manifests.recent import Recent
+from manifests.storage import S3, Location
 
 ROWS = pa.schema(
     [
@@ -51,12 +52,15 @@ _KEYS_IN_SQL = 500  # more keys are compared by us: parsing a long list takes lo
 def open_archive(location: Location) -> Archive:
     """ValueError where there is none, or where its log cannot be read."""
     try:
-        return Archive(location)
+        archive = Archive(location)
     except DeltaError as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"the log of {location} cannot be read ({reason}): `archiver verify` names the damaged file"
         ) from error
+    if location.scheme == S3:
+        archive.store = Recent(archive.store)
+    return archive
 
 
 def refuse(damaged: Damaged) -> None:
@@ -114,8 +118,10 @@ def _rows(
 ) -> pa.Table:
     if limit is not None and limit < 0:
         raise ValueError(f"limit {limit}, expected 0 or more")
+    named = keys_named(where) if keys is None and where else None
+    keys = named if named is not None else keys
     conditions = (
-        [f"(\n{where}\n)"] if where and where.strip() else []
+        [f"(\n{where}\n)"] if where and where.strip() and named is None else []
     )  # lines of its own: it may end in a comment
     in_sql = keys is not None and len(keys) <= _KEYS_IN_SQL
     if keys is not None and in_sql:
@@ -127,7 +133,9 @@ def _rows(
         + (f" LIMIT {limit}" if limit is not None and (keys is None or in_sql) else "")
     )
     try:
-        rows = query(archive, sql, tell).cast(schema)
+        rows = query(archive, sql, tell, frozenset(keys) if keys is not None and in_sql else None).cast(
+            schema
+        )
     except ValueError as error:
         raise ValueError(f"condition {where!r}: {error}") from error
     if keys is not None and not in_sql:

@@ -1,6 +1,7 @@
 import hashlib
 import io
 import struct
+import zlib
 from dataclasses import replace
 
 import pyarrow as pa
@@ -8,10 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from manifests.part import (
-    ROW_GROUP_BYTES,
+    BLOCK_BYTES,
+    ROW_GROUP_BITSTREAM_BYTES,
     ROW_GROUP_RECORDS,
+    ROW_GROUP_TEXT_BYTES,
     Damaged,
     Origin,
+    blocks_of,
     check_of,
     describe,
     parse_path,
@@ -100,7 +104,8 @@ def test_a_record_is_an_image_or_a_failure() -> None:
 
 
 def test_the_layout_is_the_one_that_the_format_document_promises() -> None:
-    content = to_parquet(table_of(records(5000, seed=3), RUN), ORIGIN)
+    written = list(records(12_000, seed=3))
+    content = to_parquet(table_of(written, RUN), ORIGIN)
     metadata = pq.read_metadata(io.BytesIO(content))
     assert metadata.num_row_groups >= 3
     by_name = {}
@@ -109,8 +114,7 @@ def test_the_layout_is_the_one_that_the_format_document_promises() -> None:
         assert group.num_rows <= ROW_GROUP_RECORDS
         columns = [group.column(place) for place in range(group.num_columns)]
         by_name = {column.path_in_schema: column for column in columns}
-        payload = sum(by_name[name].total_uncompressed_size for name in ("key", "caption", "bitstream"))
-        assert payload <= 1.1 * ROW_GROUP_BYTES
+        assert by_name["caption"].total_uncompressed_size <= ROW_GROUP_TEXT_BYTES
         assert by_name["key"].statistics.has_min_max
         assert by_name["width"].statistics is None
     encodings = {name: set(column.encodings) - {"RLE"} for name, column in by_name.items()}
@@ -130,12 +134,23 @@ def test_the_layout_is_the_one_that_the_format_document_promises() -> None:
         file.read()
 
 
+def test_bitstreams_end_their_chunk_and_each_block_of_them_has_a_crc() -> None:
+    written = list(records(3000, seed=3))
+    content = to_parquet(table_of(written, RUN), ORIGIN)
+    metadata = pq.read_metadata(io.BytesIO(content))
+    bitstreams = b"".join(record.image.bitstream for record in written if record.image is not None)
+    column = metadata.row_group(0).column(metadata.num_columns - 1)
+    assert content[: column.data_page_offset + column.total_compressed_size].endswith(bitstreams)
+    blocks = [bitstreams[start : start + BLOCK_BYTES] for start in range(0, len(bitstreams), BLOCK_BYTES)]
+    assert blocks_of(metadata, 0) == [zlib.crc32(block) for block in blocks]
+
+
 def flip(content: bytes, place: int) -> bytes:
     return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
 
 
 def test_a_large_bitstream_has_a_row_group_of_its_own() -> None:
-    large = EncodedImage(bytes(3 * ROW_GROUP_BYTES), None, 1, 1)
+    large = EncodedImage(bytes(ROW_GROUP_BITSTREAM_BYTES + 1), None, 1, 1)
     written = [replace(IMAGE, key=str(n), image=large if n == 1 else IMAGE.image) for n in range(4)]
     metadata = pq.read_metadata(io.BytesIO(to_parquet(table_of(written, RUN), ORIGIN)))
     assert [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)] == [1, 1, 2]

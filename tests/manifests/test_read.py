@@ -8,12 +8,17 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+import manifests.part
+import manifests.read
+import manifests.recent
 from manifests.archive import Archive
+from manifests.local import LocalStore
 from manifests.lookup import Lookup
 from manifests.mending import mended
-from manifests.part import Damaged, Part, metadata_of, short_hash
-from manifests.read import FOOTER_BYTES, WHOLE_BYTES, read_origin, read_records
-from manifests.records import CodecSpec, Record
+from manifests.part import BLOCK_BYTES, Damaged, Part, describe, metadata_of, short_hash, table_of
+from manifests.read import FOOTER_BYTES, WHOLE_BYTES, read_columns, read_origin, read_records
+from manifests.recent import Recent
+from manifests.records import CodecSpec, EncodedImage, Record
 from manifests.storage import Store, locate
 from tests.archives import build
 from tests.measure.generator import records
@@ -54,7 +59,9 @@ def small(tmp_path_factory: pytest.TempPathFactory, made: list[Record]) -> Archi
         for record in made[100:1300:400]
     ]
     location = locate(str(tmp_path_factory.mktemp("small") / "archive"))
-    return build(location, [*made[:1600], *failures], 10_000, spec=SPEC)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifests.part, "ROW_GROUP_RECORDS", 1000)
+        return build(location, [*made[:1600], *failures], 10_000, spec=SPEC)
 
 
 def only_part(archive: Archive) -> Part:
@@ -154,18 +161,75 @@ def extents_of(metadata: pq.FileMetaData) -> dict[str, list[tuple[int, int]]]:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory, made: list[Record]) -> Archive:
-    """One part that is not read whole for a few keys."""
+    """One part of two row groups that is not read whole for a few keys."""
     archive = build(locate(str(tmp_path_factory.mktemp("large") / "archive")), made, 10_000, spec=SPEC)
     assert only_part(archive).size > WHOLE_BYTES
+    metadata = pq.read_metadata(f"{archive.location.url}/{path_of(only_part(archive))}")
+    assert metadata.num_row_groups == 2
     return archive
 
 
-def test_one_key_costs_two_reads_of_less_than_400_kb(large: Archive, made: list[Record]) -> None:
+def test_one_key_costs_three_reads_of_less_than_300_kb(large: Archive, made: list[Record]) -> None:
     for record in made[::500]:
         store = Counting(large.store)
         assert list(read_records(store, only_part(large), frozenset([record.key]))) == [record]  # type: ignore[arg-type]
-        assert len(store.reads) <= 2
-        assert sum(size for _, size in store.reads) <= 400_000
+        assert len(store.reads) <= 3
+        assert sum(size for _, size in store.reads) <= 300_000
+
+
+def test_a_bitstream_of_any_size_is_cut_out_of_its_blocks(tmp_path: Path, made: list[Record]) -> None:
+    """Empty ones, such as cross borders of blocks, and failures among them."""
+    rng = random.Random(5)
+    sizes = [0, 1, BLOCK_BYTES, 3 * BLOCK_BYTES + 1, 0, BLOCK_BYTES - 2, 200_000]
+    images = [EncodedImage(rng.randbytes(size), None, 3, 4) for size in sizes]
+    written = [replace(made[place], image=image, failure=None) for place, image in enumerate(images)]
+    failed = Record("~", 9, 9, made[0].spec, None, failure="not an image")
+    filler = [
+        replace(record, image=EncodedImage(b"\1" * 9, None, 3, 4), failure=None) for record in made[20:60]
+    ]
+    archive = build(locate(str(tmp_path / "archive")), [*written, failed, *filler], 10_000, spec=SPEC)
+    for record in (*written, failed):
+        store = Counting(archive.store)
+        assert list(read_records(store, only_part(archive), frozenset([record.key]))) == [record]  # type: ignore[arg-type]
+        assert only_part(archive).size not in [size for _, size in store.reads]
+
+
+@pytest.mark.parametrize("names", [["key"], ["key", "failure", "mtime"]])
+def test_columns_are_read_without_their_bitstreams(
+    large: Archive, made: list[Record], names: list[str]
+) -> None:
+    store, part = Counting(large.store), only_part(large)
+    columns = read_columns(store, part, names, FOOTER_BYTES)  # type: ignore[arg-type]
+    assert columns is not None
+    assert columns.column_names == names
+    assert columns["key"].to_pylist() == [record.key for record in made]
+    assert len(store.reads) <= 3
+    assert sum(size for _, size in store.reads) <= part.size / 4
+    path, content = path_of(part), large.store.read(path_of(part))
+    large.store.write(path, flipped(content, 5000, 3))  # among the keys
+    assert read_columns(large.store, part, names, FOOTER_BYTES) is None
+    large.store.write(path, content)
+
+
+def test_a_part_of_small_row_groups_and_no_blocks_is_read_as_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the first versions of this program wrote them."""
+    content = (Path(__file__).parent / "golden" / "small_row_groups.parquet").read_bytes()
+    written = list(records(100, seed=8, mean_bitstream_bytes=20))
+    run, store = "20260131T120000-0123456789", LocalStore(str(tmp_path))
+    part = describe(run, 0, 99, content, table_of(written, run))
+    store.write(f"images/{part.path}", content)
+    assert list(read_records(store, part)) == written
+    monkeypatch.setattr(manifests.read, "WHOLE_BYTES", 1000)
+    monkeypatch.setattr(manifests.read, "FOOTER_BYTES", 5000)
+    for record in (written[0], written[57], written[99]):
+        counting = Counting(store)
+        assert list(read_records(counting, part, frozenset([record.key]))) == [record]  # type: ignore[arg-type]
+        assert sum(size for _, size in counting.reads) < len(content)
+    columns = read_columns(store, part, ["key"], FOOTER_BYTES)
+    assert columns is not None
+    assert columns["key"].to_pylist() == [record.key for record in written]
 
 
 def test_many_keys_read_each_row_group_once(large: Archive, made: list[Record]) -> None:
@@ -174,6 +238,32 @@ def test_many_keys_read_each_row_group_once(large: Archive, made: list[Record]) 
     found = list(read_records(store, only_part(large), keys))  # type: ignore[arg-type]
     assert found == made[10:4000:7]
     assert sum(size for _, size in store.reads) <= only_part(large).size
+
+
+def test_what_was_read_lately_is_not_asked_for_again(large: Archive, made: list[Record]) -> None:
+    counting, part = Counting(large.store), only_part(large)
+    store = Recent(counting)  # type: ignore[arg-type]
+    assert read_columns(store, part, ["key"], FOOTER_BYTES) is not None
+    before = len(counting.reads)
+    assert list(read_records(store, part, frozenset([made[7].key]))) == [made[7]]
+    assert len(counting.reads) == before + 1  # the block of its bitstream
+
+
+def test_what_is_remembered_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifests.recent, "MOST_BYTES", 100)
+    behind = LocalStore(str(tmp_path))
+    behind.write("images/a.parquet", bytes(range(200)))
+    store = Recent(behind)
+    for start in (0, 60, 120):
+        assert store.read_range("images/a.parquet", start, start + 60) == bytes(range(start, start + 60))
+    assert [store.holds("images/a.parquet", start + 1, start + 9) for start in (0, 60, 120)] == [
+        False,
+        False,
+        True,
+    ]
+    assert store.read_range("images/a.parquet", 130, 140) == bytes(range(130, 140))
+    assert not store.holds("images/a.parquet", 110, 130)
+    assert store.read_range("images/a.parquet", 190, 210) == bytes(range(190, 200))  # as far as it goes
 
 
 def test_keys_that_a_part_does_not_hold_are_left_out(large: Archive, small: Archive) -> None:

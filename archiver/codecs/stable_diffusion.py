@@ -83,7 +83,7 @@ def load_autoencoder_kl(file: Path, device: torch.device) -> "AutoencoderKL":
 
 def load_text_encoder(file: Path, device: torch.device) -> TextEncoder:
     """Frozen, in fp32; ValueError for a file of another part."""
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPTokenizer
 
     config, tensors = opened(file, TEXT)
     if TOKENIZER not in tensors:
@@ -94,12 +94,18 @@ def load_text_encoder(file: Path, device: torch.device) -> TextEncoder:
         merges=[tuple(merge) for merge in told["merges"]],  # type: ignore[misc]
         pad_token=told["pad"],
     )
-    # These ids play no part in the last layer's output, but have to lie in the vocabulary.
-    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    model = CLIPTextModel(CLIPTextConfig(**config, **ids))  # type: ignore[arg-type]
+    model = make_text_model(config, tokenizer.bos_token_id, tokenizer.eos_token_id)
     prefix = PREFIX if any(name.startswith(PREFIX) for name in model.state_dict()) else ""
     _fill(model, {prefix + name: tensor for name, tensor in tensors.items()}, file, device)
     return TextEncoder(model, tokenizer, int(model.config.max_position_embeddings))
+
+
+def make_text_model(config: Mapping[str, object], begin: int, end: int) -> "CLIPTextModel":
+    """An untrained one; the ids of the tokens around a caption have to lie in the vocabulary, and change nothing."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    ids = {"bos_token_id": begin, "eos_token_id": end, "pad_token_id": end}
+    return CLIPTextModel(CLIPTextConfig(**config, **ids))  # type: ignore[arg-type]
 
 
 def opened(file: Path, part: str) -> tuple[dict[str, object], dict[str, Tensor]]:

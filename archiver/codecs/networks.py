@@ -35,7 +35,7 @@ def weight_files(spec: CodecSpec, weights: Mapping[str, Path], count: int) -> li
     return [weights[sha256] for sha256 in spec.weights]
 
 
-def save_network(network: nn.Module, shape: Mapping[str, int], file: Path) -> None:
+def save_network(network: nn.Module, shape: Mapping[str, object], file: Path) -> None:
     """Weights in fp16 (integers as they are), with the arguments that make such a network."""
     tensors = {
         name: (value.half() if value.is_floating_point() else value).contiguous()

@@ -1,13 +1,20 @@
-"""The networks of the `perco` codec's hyper-latent: latents -> codes, and codes -> what the UNet is shown.
+"""The networks of the `perco` codec: latents -> codes, and codes, noise and text -> latents.
 
-The layout is that of Careil et al., ICLR 2024, whose authors published no code; it is known from the configuration that
-they gave to the authors of PerCo (SD) (arXiv 2409.20255), and counts 4,080,128 parameters at a grid of 64 x 64 and
-5,868,032 at 8 x 8. The embedded presets use the same classes, narrower.
+The hyper-encoder's layout is that of Careil et al., ICLR 2024, whose authors published no code; it is known from the
+configuration that they gave to the authors of PerCo (SD) (arXiv 2409.20255), and counts 4,080,128 parameters at a grid
+of 64 x 64 and 5,868,032 at 8 x 8. The embedded presets use the same classes, narrower. Networks are made from a
+`Shape`, which lies in the weights file's metadata; the UNet is the one of diffusers, its first convolution as wide as
+noisy latent and hyper-latent together.
 """
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
+
+from archiver.codecs.perco_text import TextShape, WordEncoder
 
 # Legend of suffixes: B batch; C channels of latents, M of the hyper-latent, D of a code; K codes;
 # h, w cells of the latent, y, x cells of the hyper-latent.
@@ -153,3 +160,84 @@ class CosineVQ(nn.Module):
         if together:
             for values in (self.codebook, self.seen, self.sums):
                 distributed.broadcast(values, 0)
+
+
+@dataclass(frozen=True)
+class RateShape:
+    """One of the rates that weights know."""
+
+    shrink: int  # cells of the latent a side that share an index: 1, 2, 4 or 8
+    codes: int  # K
+
+
+@dataclass(frozen=True)
+class Shape:
+    """All that the networks of a weights file are made from."""
+
+    rates: tuple[RateShape, ...]
+    unet: Mapping[str, object]  # arguments of diffusers' UNet2DConditionModel; in_channels is latent + hyper
+    latent: int = 4  # channels, C
+    width: int = 192  # of the hyper-encoder
+    hyper: int = 320  # channels, M
+    code: int = 32  # numbers in a code, D
+    decay: float = DECAY
+    text: TextShape | None = None  # None: captions are read by an encoder of another file
+
+
+class Rate(nn.Module):
+    """A grid and a codebook: latents <-> indices."""
+
+    def __init__(self, shape: Shape, rate: RateShape) -> None:
+        super().__init__()
+        self.hyper = HyperEncoder(rate.shrink, shape.latent, shape.width, shape.hyper)
+        self.vq = CosineVQ(rate.codes, shape.hyper, shape.code, shape.decay)
+
+
+class Perco(nn.Module):
+    """Rates, the UNet that all of them share, and the text encoder where it is the codec's own."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.rates = nn.ModuleList(Rate(shape, rate) for rate in shape.rates)
+        self.unet = make_unet(shape.unet, shape.latent + shape.hyper, shape.latent)
+        self.text = WordEncoder(shape.text) if shape.text else None
+
+    def rate(self, number: int) -> Rate:
+        found = self.rates[number]
+        assert isinstance(found, Rate)
+        return found
+
+    def velocity(self, noisy: Tensor, z_hat: Tensor, time: Tensor, text: Tensor) -> Tensor:
+        """What the UNet takes for v, (B, C, h, w).
+
+        Of noisy latents of the same shape, z_hat (B, M, y, x) of a grid that divides theirs, time (B,) in 0 … 999,
+        and text (B, n, E).
+        """
+        shown = F.interpolate(z_hat, size=noisy.shape[2:], mode="nearest")
+        seen = torch.cat((noisy, shown.to(noisy.dtype)), 1)
+        made: Tensor = self.unet(seen, time, encoder_hidden_states=text, return_dict=False)[0]
+        return made
+
+
+def make_unet(config: Mapping[str, object], channels: int, latent: int) -> nn.Module:
+    """An untrained UNet; ValueError where its first convolution does not fit latent and hyper-latent."""
+    from diffusers import UNet2DConditionModel
+
+    told = config.get("in_channels"), config.get("out_channels")
+    if told != (channels, latent):
+        raise ValueError(f"a UNet from {told[0]} to {told[1]} channels, expected from {channels} to {latent}")
+    made = UNet2DConditionModel(**config)  # type: ignore[no-untyped-call]
+    assert isinstance(made, nn.Module)
+    return made
+
+
+def shape_of(found: Mapping[str, object]) -> Shape:
+    """Inverse of `dataclasses.asdict` and JSON; KeyError, TypeError or ValueError where it is no shape."""
+    rest = dict(found)
+    rates, unet, text = rest.pop("rates"), rest.pop("unet"), rest.pop("text")
+    if not isinstance(rates, list | tuple) or not isinstance(unet, Mapping) or not rates:
+        raise ValueError("a shape without rates or UNet")
+    rate_shapes = tuple(RateShape(**rate) for rate in rates)
+    text_shape = TextShape(**text) if isinstance(text, Mapping) else None
+    return Shape(rates=rate_shapes, unet=dict(unet), text=text_shape, **rest)  # type: ignore[arg-type]

@@ -19,6 +19,9 @@ from archiver.training.gan import GanCrops, GanTask, GanWeights, fitted
 from archiver.training.layered import LayeredCrops, LayeredTask
 from archiver.training.loop import Run, Schedule
 from archiver.training.perceptual import Weights
+from archiver.training.perco import TINY as PERCO_TINY
+from archiver.training.perco import PercoCrops, PercoWeights, embedded_task
+from archiver.training.perco import fitted as perco_fitted
 from archiver.training.photos import licences, list_photos
 from archiver.training.ranks import join_ranks
 from archiver.training.stream import Crops, Feed
@@ -37,7 +40,7 @@ class Recipe:
     crop: int  # pixels a side
     batch: int  # crops
     schedule: Schedule
-    shape: Mapping[str, int]  # the network's, as its weights file tells it
+    shape: Mapping[str, object]  # the network's, as its weights file tells it
     network: Callable[[Run], nn.Module] = Run.averaged  # what of a finished run the codec loads
     parts: tuple[str, ...] = ()  # weights that it builds on: by default those that come with the program
 
@@ -87,6 +90,18 @@ RECIPES: tuple[Recipe, ...] = (
         shape=asdict(AUTOENCODER),
         network=normalised,
         parts=("autoencoder-mse",),
+    ),
+    # Grids of 16 and of 32 pixels, one UNet.
+    Recipe(
+        "perco-tiny",
+        task=lambda parts: embedded_task(PERCO_TINY, PercoWeights(), parts["autoencoder"]),
+        crops=PercoCrops(256),
+        crop=256,
+        batch=16,
+        schedule=Schedule(steps=10_000, rate=1e-3, cool_down=4_000, betas=(0.9, 0.99)),
+        shape=asdict(PERCO_TINY),
+        network=perco_fitted,
+        parts=("autoencoder",),
     ),
     # GC at the width of the paper, for GPUs; its critic sees labels, GC(D+).
     Recipe(

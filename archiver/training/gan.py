@@ -1,6 +1,7 @@
 """Training of the `gan` codec: all rates at once, GC and SC together."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from archiver.codecs.autoencoder import Autoencoder, load_autoencoder
 from archiver.codecs.gan import padded
 from archiver.codecs.gan_labels import clusters, moved, surfaces
 from archiver.codecs.gan_networks import (
@@ -105,9 +107,12 @@ class Trained(nn.Module):
 class GanTask:
     """See `Task`."""
 
-    def __init__(self, shape: Shape, weights: Weights, extra: GanWeights) -> None:
+    def __init__(self, shape: Shape, weights: Weights, extra: GanWeights, begin: Path | None = None) -> None:
+        """`begin`: an autoencoder whose networks these become, its first channels the ones that are coded."""
         self.shape, self.extra = shape, extra
         self.generator = Trained(shape)
+        if begin is not None:
+            take_over(self.generator.network, load_autoencoder(begin, torch.device("cpu")))
         self.judges = Judges(weights, shape.channels + (shape.labels if extra.sees_labels else 0))
         self.critic = self.judges.critic
         self.rates = tuple(count for count in RATES if count <= shape.channels)
@@ -200,6 +205,23 @@ class GanTask:
             measured = self.judges.measured(made, batch["target"])
             found |= {f"{name}{rate}": value for name, value in measured.items()}
         return found
+
+
+@torch.no_grad()
+def take_over(gan: Gan, autoencoder: Autoencoder) -> None:
+    """The weights of an autoencoder, in place; it has more latents than are coded, and knows of no labels."""
+    count, labels = gan.shape.channels, gan.LABEL_PLANES
+    given = autoencoder.state_dict()
+    stem = gan.generator.get_parameter("stem.weight")
+    stem[:, :count] = given["generator.stem.weight"][:, :count]
+    stem[:, count : count + labels].mul_(0.1)
+    stem[:, count + labels :] = given["generator.stem.weight"][:, autoencoder.shape.channels :]
+    for name, value in gan.state_dict().items():
+        found = given.get(name)
+        if found is None or name == "generator.stem.weight":
+            continue
+        # Where sizes differ, it is by the number of latents, in the first place.
+        value.copy_(found if found.shape == value.shape else found[:count])
 
 
 def _layout(small: Tensor, target: Tensor) -> Tensor:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from archiver.codecs.gan_networks import Shape, quantised, there
+from archiver.codecs.autoencoder import Autoencoder
+from archiver.codecs.gan_networks import Gan, Shape, quantised, there
 from archiver.codecs.networks import load_network, save_network
 from archiver.codecs.symbols import LEVELS
-from archiver.training.gan import GanCrops, GanTask, GanWeights, RateModel, boxes, fitted
+from archiver.training.gan import GanCrops, GanTask, GanWeights, RateModel, boxes, fitted, take_over
 from archiver.training.loop import Run, Schedule, train
 from archiver.training.perceptual import Weights
 from archiver.training.recipes import Recipe, export, find_recipe, start
@@ -37,6 +38,21 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def test_an_autoencoder_is_taken_over_with_its_first_latents() -> None:
+    torch.manual_seed(0)
+    begun, gan = Autoencoder(Shape(channels=16, width=8, blocks=1)), Gan(EMBEDDED)
+    take_over(gan, begun)
+    pixels = torch.rand(1, 3, 64, 64) * 2 - 1
+    latents, w = begun.encode(pixels), gan.encode(pixels)
+    assert torch.allclose(w, latents[:, :4], atol=0.05)  # the bounds differ
+    zeros = torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 64, 64)
+    few = torch.cat((latents[:, :4], torch.zeros_like(latents[:, 4:])), 1)
+    coded = torch.zeros(1, 4, 4, dtype=torch.long)
+    torch.nn.init.zeros_(gan.embed.weight)
+    made = gan.decode(latents[:, :4], coded, torch.tensor([4]), *zeros)
+    assert torch.allclose(made, begun.decode(few, *zeros), atol=1e-5)
 
 
 def recipe_of(shape: Shape) -> Recipe:

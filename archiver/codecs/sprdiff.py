@@ -1,0 +1,297 @@
+"""The `sprdiff` codec: three encoders, few symbols, a coarse picture, and one step of diffusion that it guides.
+
+                 .-[autoencoder's encoder]-.
+    pixels ->[pad]-[encoder for the squared error]-[fuse]->[analysis, 1/32]-> y ->[round]-> symbols ->[bits]-> bitstream
+                 '-[student of a classifier]-'
+    bitstream -> symbols ->[reconstruction]-> estimate of the latents, coarse picture at 1/4
+    coarse picture -> spatial features, tokens of what it shows
+    estimate, noise, features, tokens ->[UNet, one step]-> latents ->[autoencoder's decoder]-> pixels
+
+After SPRDiff (Wei et al., arXiv 2606.01608), of which no code or weights are published. Known of it are: the triple
+encoder (a frozen VAE's, a distortion-oriented and a semantic-oriented one) whose features are fused before the latent
+codec; the distortion-aware reconstruction module, whose coarse picture gives semantic-level and pixel-level conditions
+to the diffusion UNet; a one-step diffusion decoder. All else is a guess, from the closest published designs:
+- the distortion-oriented encoder is that of an autoencoder trained for the squared error alone; the semantic-oriented
+  one a small network distilled from EfficientNet-Lite0 (foundation: an ELIC-like transform, and DINOv2);
+- alignment: a 1x1 convolution for each encoder, whose outputs are summed; symbols lie at 1/32 (as in AEIC, where that
+  was best below 0.05 bpp);
+- latent codec: a context model without hyper-latents (latent_codec.py), gains for each rate (gained VAE, Cui et al.,
+  CVPR 2021), prices of bits that are steered so that each rate takes its bits, and rate annealing (SODEC);
+- the coarse picture is made at 1/4 of the size: at these rates it holds nothing finer;
+- semantic-level condition: the student's features of the coarse picture, pooled to tokens for cross-attention (SODEC:
+  ViT features); pixel-level condition: convolutions of the coarse picture at the latents' grid, added behind the
+  UNet's first convolution;
+- the UNet starts from a noised estimate of the latents that the symbols give (AEIC), not from pure noise;
+- training leaves each branch out in 10 % of the pictures, and learns what to put in its place, so that one network
+  tells what each branch is worth (tests/measure/sprdiff_ablation.py);
+- colours: over squares of 32 pixels their means are the coarse picture's.
+
+The bitstream, all of it:
+
+    byte 0      1
+    byte 1..    32-bit words of a range coder (constriction), big-endian, without the zero bytes at the end: the symbols
+
+Width and height, to whole cells of 32x32 pixels, are the caller's. Noise comes from Philox keyed by a hash of the
+bitstream. The parameter of the spec is `rate`, 0 being the lowest. Weights are three files: the codec's own, the
+autoencoder, and the autoencoder for the squared error (foundation: the first one holds all).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import constriction
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from archiver.codecs.autoencoder import Autoencoder, decoded_levels, load_autoencoder
+from archiver.codecs.latent_codec import LatentCoder, load_coder, whole
+from archiver.codecs.layered import enlarged, noise, normal, true_to_base
+from archiver.codecs.networks import levels_of, load_network, weight_files
+from archiver.codecs.sprdiff_networks import BRANCHES, CELL, COARSE, GRID, Eyes, Latents, Shape, Sprdiff
+from archiver.codecs.tiles import tiles
+from manifests.records import CodecSpec, EncodedImage
+from pipelines.codec import Picture, Pixels
+from pipelines.images import MAX_PIXELS
+
+# Legend of suffixes: B batch (always 1 here), C channels; H, W pixels, padded; h, w cells of 32x32 pixels.
+
+NAME = "sprdiff"
+VERSION = 1
+BEGIN = 1  # byte 0
+TILE, REACH = 64, 8  # features of 16x16 pixels that encoders make at once, and that they see around them
+BLEND, OVERLAP = 768, 192  # pixels a side that the denoiser draws at once, and that neighbours share
+MOST_BITS = 15  # that a symbol can take
+
+
+def padded(pixels_hwc: Pixels) -> Pixels:
+    """To whole cells, edges repeated below and to the right."""
+    height, width = pixels_hwc.shape[:2]
+    return np.pad(pixels_hwc, ((0, -height % CELL), (0, -width % CELL), (0, 0)), mode="edge")
+
+
+@torch.inference_mode()
+def seen_by(network: Sprdiff, eyes: Eyes, whole_hwc: Pixels, device: torch.device) -> tuple[Tensor, ...]:
+    """What the three encoders see in a picture of whole cells, made in tiles that equal the whole."""
+    pixels = torch.from_numpy(whole_hwc).to(device).permute(2, 0, 1)[None].float() / 127.5 - 1
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
+    h, w = whole_hwc.shape[0] // GRID, whole_hwc.shape[1] // GRID
+    found: list[Tensor] = []
+    for encode in (eyes.latents.encode, eyes.distortion.encode, network.semantic):
+        rows = []
+        for tile in tiles(h, w, TILE, REACH):
+            features = encode(tile.cut(pixels, GRID))
+            step = features.shape[3] * GRID // ((tile.seen_right - tile.seen_left) * GRID)
+            rows.append((tile, tile.inner(features, step), step))
+        step = rows[0][2]
+        joined = torch.empty(1, rows[0][1].shape[1], h * step, w * step, device=device)
+        for tile, part, _ in rows:
+            joined[:, :, tile.pixel_rows(step), tile.pixel_columns(step)] = part
+        found.append(joined)
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class SprdiffCodec:
+    """A `Codec`; made by `load_sprdiff`. Networks run in fp32, one picture at a time: batches change nothing."""
+
+    spec: CodecSpec
+    rate: int
+    network: Sprdiff
+    eyes: Eyes
+    coder: LatentCoder
+    device: torch.device
+    batch: int = 1
+    left_out: frozenset[str] = frozenset()  # of BRANCHES: what each is worth can be measured so
+
+    def encode(self, pictures: Sequence[Picture]) -> list[EncodedImage]:
+        return [self._encoded(picture) for picture in pictures]
+
+    def decode(self, encoded: Sequence[EncodedImage]) -> list[Pixels]:
+        return [self._decoded(image) for image in encoded]
+
+    def decode_coarse(self, encoded: Sequence[EncodedImage]) -> list[Pixels]:
+        """The pictures that guide the denoiser, enlarged: all that symbols say, and nothing invented; fast."""
+        return [self._enlarged(image) for image in encoded]
+
+    def _encoded(self, picture: Picture) -> EncodedImage:
+        height, width = picture.pixels_hwc.shape[:2]
+        _cells(height, width)
+        features = seen_by(self.network, self.eyes, padded(picture.pixels_hwc), self.device)
+        bitstream = self.pack(self.symbols(features))
+        return EncodedImage(bitstream, picture.caption, height, width)
+
+    @torch.inference_mode()
+    def symbols(self, features: Sequence[Tensor]) -> NDArray[np.int8]:
+        """What `seen_by` gives -> (C, h, w)."""
+        y = self.network.analysed(features, *self._told())
+        symbols: NDArray[np.int8] = whole(y)[0].round().cpu().numpy().astype(np.int8)
+        return symbols
+
+    def pack(self, symbols_chw: NDArray[np.int8]) -> bytes:
+        """Symbols -> bitstream, checked to say the same."""
+        encoder = constriction.stream.queue.RangeEncoder()
+        self.coder.encode(encoder, symbols_chw, self.rate)
+        words: bytes = encoder.get_compressed().astype(">u4").tobytes().rstrip(b"\0")
+        bitstream = bytes([BEGIN]) + words
+        assert np.array_equal(self.unpack(bitstream, *symbols_chw.shape[1:]), symbols_chw)
+        return bitstream
+
+    def unpack(self, bitstream: bytes, h: int, w: int) -> NDArray[np.int8]:
+        """Inverse of `pack`, of h x w cells; ValueError where a bitstream cannot be one of this codec."""
+        if not bitstream or bitstream[0] != BEGIN:
+            raise ValueError(
+                f"a bitstream that begins with {bitstream[:1].hex() or 'nothing'}, expected byte 01"
+            )
+        longest = 1 + h * w * self.coder.channels * MOST_BITS // 8 + 8
+        if len(bitstream) > longest:
+            raise ValueError(
+                f"a bitstream of {len(bitstream)} bytes, expected up to {longest} for {h} x {w} cells"
+            )
+        words = bitstream[1:] + bytes(-len(bitstream[1:]) % 4 + 4)
+        decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(words, ">u4").astype(np.uint32))
+        try:
+            return self.coder.decode(decoder, h, w, self.rate)
+        except AssertionError as error:  # so constriction says that no symbols lead to such words
+            raise ValueError(f"a bitstream that no picture has: {error}") from error
+
+    @torch.inference_mode()
+    def reconstructed(self, encoded: EncodedImage) -> tuple[Tensor, Tensor]:
+        """The estimate of the latents, and the coarse picture at 1/4."""
+        symbols = self.unpack(encoded.bitstream, *_cells(encoded.height, encoded.width))
+        rates, _ = self._told()
+        return self.network.reconstructed(torch.from_numpy(symbols).to(self.device)[None].float(), rates)
+
+    def _enlarged(self, encoded: EncodedImage) -> Pixels:
+        _, coarse = self.reconstructed(encoded)
+        return np.ascontiguousarray(levels_of(enlarged(coarse, COARSE))[: encoded.height, : encoded.width])
+
+    @torch.inference_mode()
+    def _decoded(self, encoded: EncodedImage) -> Pixels:
+        estimate, coarse = self.reconstructed(encoded)
+        latents = self._drawn(estimate, coarse, encoded.bitstream)
+        if isinstance(self.eyes.latents, Autoencoder):
+            made = decoded_levels(self.eyes.latents, latents, encoded.bitstream)
+        else:
+            made = self._shown(self.eyes.latents, latents)
+        made = true_to_base(made, Image.fromarray(levels_of(coarse)), COARSE)
+        return np.ascontiguousarray(made[: encoded.height, : encoded.width])
+
+    def _drawn(self, estimate: Tensor, coarse: Tensor, bitstream: bytes) -> Tensor:
+        """The denoiser's latents, of tiles that are drawn apart and blended."""
+        step, rates_there = self.network.shape.stride, self._told()
+        height, width = coarse.shape[2] * COARSE, coarse.shape[3] * COARSE
+        # One number for each 4x4 pixels makes as many a latent as it has channels, at both strides.
+        quarter, _ = noise(b"latents" + bitstream, height, width)
+        grains = normal(torch.from_numpy(quarter).to(self.device))[None, None]
+        grains = F.pixel_unshuffle(grains, step // 4)
+
+        def draw(area: Area) -> Tensor:
+            cut = (area.cut(estimate, step), area.cut(coarse, COARSE), area.cut(grains, step))
+            return self.network.drawn(*cut, *rates_there)
+
+        return blended(height, width, step, draw)
+
+    def _shown(self, autoencoder: Latents, latents: Tensor) -> Pixels:
+        """What an autoencoder that is not ours makes of latents, in tiles that are blended, without noise."""
+        step = self.network.shape.stride
+
+        def draw(area: Area) -> Tensor:
+            size = area.bottom - area.top, area.right - area.left
+            quarter = latents.new_zeros(1, 1, size[0] // 4, size[1] // 4)
+            return autoencoder.decode(area.cut(latents, step), quarter, latents.new_zeros(1, 1, *size))
+
+        return levels_of(blended(latents.shape[2] * step, latents.shape[3] * step, 1, draw))
+
+    def _told(self) -> tuple[Tensor, Tensor]:
+        """The rate, and which branches are there, of a batch of one."""
+        there = [[branch not in self.left_out for branch in BRANCHES]]
+        return torch.tensor([self.rate], device=self.device), torch.tensor(there, device=self.device)
+
+
+@dataclass(frozen=True)
+class Area:
+    """Pixels top … bottom, left … right, on whole cells."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def cut(self, x: Tensor, step: int) -> Tensor:
+        """This part of a tensor (…, rows, columns) with one for each `step` pixels a side."""
+        return x[..., self.top // step : self.bottom // step, self.left // step : self.right // step]
+
+
+def blended(height: int, width: int, step: int, draw: Callable[[Area], Tensor]) -> Tensor:
+    """What `draw` makes of areas that overlap, (1, C, …) with one for each `step` pixels, joined by weighted means."""
+    rows, columns = spans(height), spans(width)
+    parts = [(Area(*vertical, *across), vertical, across) for vertical in rows for across in columns]
+    if len(parts) == 1:
+        return draw(parts[0][0])
+    total = weight = torch.zeros(())
+    for area, vertical, across in parts:
+        made = draw(area)
+        share = _ramp(made.shape[2])[:, None] * _ramp(made.shape[3])[None]
+        if not total.dim():
+            total = made.new_zeros(1, made.shape[1], height // step, width // step)
+            weight = torch.zeros_like(total[:, :1])
+        place = (..., slice(*(edge // step for edge in vertical)), slice(*(edge // step for edge in across)))
+        total[place] += made * share.to(made)
+        weight[place] += share.to(made)
+    return total / weight
+
+
+def spans(size: int) -> list[tuple[int, int]]:
+    """Pieces of up to BLEND pixels that cover a side, evenly, with at least OVERLAP in common."""
+    if size <= BLEND:
+        return [(0, size)]
+    count = -(-(size - OVERLAP) // (BLEND - OVERLAP))
+    starts = [round(place * (size - BLEND) / (count - 1) / CELL) * CELL for place in range(count)]
+    return [(start, start + BLEND) for start in starts]
+
+
+def _ramp(count: int) -> Tensor:
+    """Weights that rise from both ends."""
+    place = torch.arange(count) + 0.5
+    return torch.minimum(place, count - place)
+
+
+def _cells(height: int, width: int) -> tuple[int, int]:
+    if height < 1 or width < 1 or height * width > MAX_PIXELS:
+        raise ValueError(f"a picture of {width} x {height} pixels, expected 1 to {MAX_PIXELS:,}")
+    return -(-height // CELL), -(-width // CELL)
+
+
+def load_sprdiff(spec: CodecSpec, weights: Mapping[str, Path], device: str) -> SprdiffCodec:
+    """The codec of a spec; one that this program does not know is refused."""
+    if (spec.name, spec.version) != (NAME, VERSION):
+        raise ValueError(
+            f"codec {spec.name} version {spec.version}, this program reads {NAME} version {VERSION}"
+        )
+    params = dict(spec.params)
+    rate = params.pop("rate", None)
+    if params:
+        raise ValueError(f"codec {NAME} with parameters {sorted(params)}, expected rate")
+    if len(spec.weights) not in (1, 3):
+        raise ValueError(f"codec {NAME} with {len(spec.weights)} weights, expected 3, or 1")
+    files = weight_files(spec, weights, len(spec.weights))
+    place = torch.device(device)
+    network = load_network(files[0], lambda shape: Sprdiff(Shape(**shape)), place)
+    if type(rate) is not int or not 0 <= rate < network.shape.rates:
+        raise ValueError(f"rate {rate!r}, expected 0 to {network.shape.rates - 1}")
+    return SprdiffCodec(
+        spec, rate, network, load_eyes(network, files[1:], place), load_coder(network.entropy), place
+    )
+
+
+def load_eyes(network: Sprdiff, files: Sequence[Path], device: torch.device) -> Eyes:
+    """The frozen networks: from the two files of autoencoders, or, at foundation size, of the codec's own weights."""
+    if network.shape.foundation:
+        return network.own_eyes()
+    perceptual, squared = (load_autoencoder(file, device) for file in files)
+    return Eyes(perceptual, squared)

@@ -1,0 +1,269 @@
+"""Training of the `sprdiff` codec: all rates at once; first symbols and coarse pictures, then the denoiser."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from archiver.codecs.autoencoder import load_autoencoder
+from archiver.codecs.latent_codec import ContextModel, bits_of, noisy, whole
+from archiver.codecs.layered import enlarged
+from archiver.codecs.sprdiff import padded, seen_by
+from archiver.codecs.sprdiff_networks import BRANCHES, CELL, COARSE, Eyes, Shape, Sprdiff, context_model
+from archiver.perception.efficientnet import TAPS, EfficientNetLite, efficientnet_lite0
+from archiver.training.loop import Run
+from archiver.training.perceptual import Judges, Weights
+from archiver.training.photos import read_photo
+from archiver.training.task import Batch, Step
+from manifests.storage import connect
+
+TEACHER_TAP = 1  # at 1/16
+
+
+@dataclass(frozen=True)
+class SprdiffWeights:
+    """What counts besides the final pictures themselves."""
+
+    targets: tuple[float, ...] = (0.011, 0.017, 0.026, 0.038)  # bits a pixel of crops, by rate
+    richer: float = 4.0  # times these at first: rate annealing
+    anneal_steps: int = 3000
+    # In the first steps no final picture is drawn: symbols, coarse picture and semantics cost a third of a whole step.
+    sketch_steps: int = 2000
+    coarse: float = 10.0  # of the coarse picture's squared error
+    estimate: float = 1.0  # ... of the latents' estimate, before the denoiser
+    latents: float = 0.25  # ... and of the latents behind it
+    distilled: float = 1.0
+    absent: float = 0.1  # how often each branch is left out, so that the networks know of it
+    price_rate: float = 0.02  # how fast a rate's price follows its bits
+
+
+def embedded_eyes(parts: Mapping[str, Path]) -> Eyes:
+    """The frozen autoencoders that `sprdiff-tiny` builds on."""
+    cpu = torch.device("cpu")
+    return Eyes(*(load_autoencoder(parts[name], cpu) for name in ("autoencoder", "autoencoder-mse")))
+
+
+class Trained(nn.Module):
+    """The codec's networks, the entropy model before it is frozen, and what training alone needs."""
+
+    def __init__(self, shape: Shape, teacher: int) -> None:
+        super().__init__()
+        self.network = Sprdiff(shape)
+        self.context = context_model(shape)
+        self.taught = nn.Conv2d(shape.semantic, teacher, 1)
+        self.register_buffer("prices", torch.zeros(shape.rates))  # logarithms; of a bit a pixel
+
+
+class SprdiffTask:
+    """See `Task`. The autoencoders are frozen, and no part of what is trained."""
+
+    def __init__(self, shape: Shape, weights: Weights, extra: SprdiffWeights, eyes: Eyes) -> None:
+        if len(extra.targets) != shape.rates:
+            raise ValueError(f"{len(extra.targets)} targets for {shape.rates} rates")
+        self.shape, self.extra, self.eyes = shape, extra, eyes
+        self.generator = Trained(shape, TAPS[TEACHER_TAP][1])
+        self.generator.network.begin(eyes.latents)
+        self.judges = Judges(weights, beside=3)
+        self.critic = self.judges.critic
+        self.teacher: EfficientNetLite = efficientnet_lite0()
+
+    def prepared(self, batch: Batch, random: torch.Generator) -> Batch:
+        """Adds rates, which branches are there, and all noise."""
+        crops, side = batch["target"].shape[0], batch["target"].shape[-1]
+        device, shape = batch["target"].device, self.shape
+        sizes = {
+            "noise_latents": (crops, shape.latent, side // shape.stride, side // shape.stride),
+            "noise_quarter": (crops, 1, side // 4, side // 4),
+            "noise_HW": (crops, 1, side, side),
+        }
+        drawn = {name: torch.randn(*size, generator=random) for name, size in sizes.items()}
+        drawn["noise_y"] = torch.rand(crops, shape.channels, side // CELL, side // CELL, generator=random)
+        drawn["rates"] = (
+            torch.randperm(-(-crops // shape.rates) * shape.rates, generator=random)[:crops] % shape.rates
+        )
+        drawn["there"] = torch.rand(crops, len(BRANCHES), generator=random) >= self.extra.absent
+        return batch | {name: values.to(device) for name, values in drawn.items()}
+
+    def generated(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Final pictures, with all branches."""
+        assert isinstance(network, Trained)
+        everything = batch | {"there": torch.ones_like(batch["there"])}
+        made = self._coded(network, everything)
+        latents = network.network.drawn(
+            made.estimate, made.coarse, batch["noise_latents"], batch["rates"], everything["there"]
+        )
+        return self._decoded(latents, batch)
+
+    def _decoded(self, latents: Tensor, batch: Batch) -> Tensor:
+        return self.eyes.latents.decode(latents, batch["noise_quarter"], batch["noise_HW"])
+
+    def _coded(self, trained: Trained, batch: Batch) -> "_Coded":
+        """The frozen encoders see, the codec quantises, the coarse decoder reconstructs."""
+        target, rates = batch["target"], batch["rates"]
+        with torch.no_grad():
+            latents, distortion = self.eyes.latents.encode(target), self.eyes.distortion.encode(target)
+        semantic = trained.network.semantic(target)
+        # Gradients of the codec do not reach the student: it is told what pictures show, not what is cheap.
+        y = trained.network.analysed((latents, distortion, semantic.detach()), rates, batch["there"])
+        symbols = whole(y)
+        with torch.autocast(target.device.type, enabled=False):
+            means, scales = trained.context(symbols.float(), rates)
+            bits = bits_of(symbols.detach().float(), means, scales)
+            # Rounded symbols teach the model what they cost; noise teaches the encoder what it could change.
+            relaxed = bits_of(noisy(y.float(), batch["noise_y"]), means.detach(), scales.detach())
+        estimate, coarse = trained.network.reconstructed(symbols, rates)
+        area = target.shape[2] * target.shape[3]
+        return _Coded(
+            latents, semantic, estimate, coarse, bits.sum((1, 2, 3)) / area, relaxed.sum((1, 2, 3)) / area
+        )
+
+    def generator_loss(self, batch: Batch, step: int, random: torch.Generator) -> Step:
+        extra, target, network = self.extra, batch["target"], self.generator.network
+        sketching = step < extra.sketch_steps
+        network.semantic.requires_grad_(sketching)
+        made = self._coded(self.generator, batch)
+        terms = {
+            "coarse": F.mse_loss(made.coarse, F.avg_pool2d(target, COARSE)),
+            "estimate": F.mse_loss(made.estimate, made.latents),
+        }
+        loss = (
+            extra.coarse * terms["coarse"]
+            + extra.estimate * terms["estimate"]
+            + self._rate(made, batch, step)
+        )
+        if sketching:
+            terms["distilled"] = self._distilled(made.semantic, target)
+            loss = loss + extra.distilled * terms["distilled"]
+        told = {name: float(term.detach()) for name, term in terms.items()}
+        told["bpp"] = float(made.bpp.detach().mean())
+        if sketching:
+            return Step(loss, told)
+        # The coarse picture guides; it stays what the squared error makes of it.
+        coarse = made.coarse.detach()
+        drawn = network.drawn(made.estimate, coarse, batch["noise_latents"], batch["rates"], batch["there"])
+        latents = F.mse_loss(drawn, made.latents)
+        beside = enlarged(coarse, COARSE).clamp(-1, 1)
+        judged = self.judges.generator_loss(self._decoded(drawn, batch), target, beside, step, random)
+        told |= {"latents": float(latents.detach()), **judged.terms}
+        return Step(loss + extra.latents * latents + judged.loss, told)
+
+    def _rate(self, made: "_Coded", batch: Batch, step: int) -> Tensor:
+        """Bits at their prices; prices go up where a rate takes more bits than it should by now, and else down."""
+        extra, prices = self.extra, self.generator.get_buffer("prices")
+        price = prices[batch["rates"]].exp()
+        loss = (price * (made.bpp + made.relaxed_bpp)).mean()
+        left = max(0.0, 1 - step / max(1, extra.anneal_steps))
+        with torch.no_grad():
+            for rate, target in enumerate(extra.targets):
+                mine = batch["rates"] == rate
+                if bool(mine.any()):
+                    wanted = target * extra.richer**left
+                    excess = torch.log(made.bpp[mine].mean() / wanted + 1e-6)
+                    prices[rate] += extra.price_rate * excess.clamp(-1, 1)
+        return loss
+
+    def _distilled(self, semantic: Tensor, target: Tensor) -> Tensor:
+        """How far the student is from the teacher's features, but for their mean and size in each cell."""
+        with torch.no_grad():
+            wanted = self.teacher.to(target.device).features(target)[TEACHER_TAP].movedim(1, -1).float()
+        found = self.generator.taught(semantic).movedim(1, -1).float()
+        size = wanted.shape[-1:]
+        return F.mse_loss(F.layer_norm(found, size), F.layer_norm(wanted, size))
+
+    def critic_loss(self, batch: Batch, step: int) -> Step | None:
+        return self.judges.critic_loss(step) if step >= self.extra.sketch_steps else None
+
+    def validated(self, network: nn.Module, batch: Batch) -> dict[str, float]:
+        """Bits and mean distances of a batch that is never trained on, at each rate; of coarse pictures too."""
+        assert isinstance(network, Trained)
+        found: dict[str, float] = {}
+        target = batch["target"]
+        for rate in range(self.shape.rates):
+            same = batch | {
+                "rates": torch.full_like(batch["rates"], rate),
+                "there": torch.ones_like(batch["there"]),
+            }
+            made = self._coded(network, same)
+            measured = self.judges.measured(self.generated(network, same).clamp(-1, 1), target)
+            coarse = self.judges.measured(enlarged(made.coarse, COARSE).clamp(-1, 1), target)
+            found |= {f"{name}{rate}": value for name, value in measured.items()}
+            found |= {f"coarse-{name}{rate}": value for name, value in coarse.items()}
+            found[f"bpp{rate}"] = float(made.bpp.mean())
+        return found
+
+
+@dataclass(frozen=True)
+class _Coded:
+    """What becomes of a batch before anything is drawn."""
+
+    latents: Tensor  # of the originals
+    semantic: Tensor
+    estimate: Tensor  # of the latents
+    coarse: Tensor  # (B, 3, H/4, W/4)
+    bpp: Tensor  # (B,) of rounded symbols
+    relaxed_bpp: Tensor  # (B,) with noise for rounding
+
+
+FIT_PHOTOS, FIT_STEPS, FIT_BATCH, FIT_SIDE = 160, 400, 8, 12  # cells
+
+
+def fitted(run: Run) -> Sprdiff:
+    """The averaged network with an entropy model that suits its own symbols of whole photographs, in whole numbers."""
+    averaged, task = run.averaged(), run.task
+    assert isinstance(averaged, Trained)
+    assert isinstance(task, SprdiffTask)
+    network, device = averaged.network, run.device
+    store = connect(run.feed.source)
+    step = max(1, len(run.feed.photos) // FIT_PHOTOS)
+    several: list[list[NDArray[np.int8]]] = []  # of each photograph, by rate
+    for photo in run.feed.photos[::step]:
+        pixels_hwc = read_photo(store, photo)
+        if pixels_hwc is not None:
+            whole_hwc = padded(pixels_hwc)
+            features = seen_by(network, task.eyes, whole_hwc, device)
+            several.append(_all_rates(network, features))
+    context = _fit(copy.deepcopy(averaged.context).to(device), several, device)
+    network.entropy.freeze(context)
+    return network
+
+
+@torch.inference_mode()
+def _all_rates(network: Sprdiff, features: Sequence[Tensor]) -> list[NDArray[np.int8]]:
+    found = []
+    for rate in range(network.shape.rates):
+        rates = torch.tensor([rate], device=features[0].device)
+        there = torch.ones(1, len(BRANCHES), dtype=torch.bool, device=features[0].device)
+        symbols = whole(network.analysed(features, rates, there))[0]
+        found.append(symbols.round().cpu().numpy().astype(np.int8))
+    return found
+
+
+def _fit(
+    context: ContextModel, several: Sequence[Sequence[NDArray[np.int8]]], device: torch.device
+) -> ContextModel:
+    """The entropy model, taught by windows of whole photographs, whose borders are rarer than those of crops."""
+    rng = np.random.default_rng(0)
+    context.train().requires_grad_(True)
+    optimiser = torch.optim.Adam(context.parameters(), 1e-3)
+    side = min([FIT_SIDE, *(min(photo[0].shape[1:]) for photo in several)])
+    for step in range(FIT_STEPS):
+        optimiser.param_groups[0]["lr"] = 1e-3 * (1 - step / FIT_STEPS)
+        windows, rates = [], []
+        for _ in range(FIT_BATCH):
+            photo, rate = several[int(rng.integers(len(several)))], int(rng.integers(len(several[0])))
+            # Phases count from a picture's first cell: windows begin at even cells.
+            top, left = (2 * int(rng.integers(0, (size - side) // 2 + 1)) for size in photo[rate].shape[1:])
+            windows.append(photo[rate][:, top : top + side, left : left + side].astype(np.float32))
+            rates.append(rate)
+        symbols = torch.from_numpy(np.stack(windows)).to(device)
+        loss = bits_of(symbols, *context(symbols, torch.tensor(rates, device=device))).mean()
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    return context.eval().requires_grad_(False)

@@ -13,6 +13,7 @@ from archiver.codecs.autoencoder import SHAPE as AUTOENCODER
 from archiver.codecs.gan_networks import Shape as GanShape
 from archiver.codecs.layered import Shape
 from archiver.codecs.networks import save_network
+from archiver.codecs.sprdiff_networks import Shape as SprdiffShape
 from archiver.training.autoencoder import AutoencoderTask
 from archiver.training.autoencoder import fitted as normalised
 from archiver.training.gan import GanCrops, GanTask, GanWeights, fitted
@@ -24,6 +25,8 @@ from archiver.training.perco import PercoCrops, PercoWeights, embedded_task
 from archiver.training.perco import fitted as perco_fitted
 from archiver.training.photos import licences, list_photos
 from archiver.training.ranks import join_ranks
+from archiver.training.sprdiff import SprdiffTask, SprdiffWeights, embedded_eyes
+from archiver.training.sprdiff import fitted as frozen
 from archiver.training.stream import Crops, Feed
 from archiver.training.task import Task
 from archiver.weights import named_weights
@@ -90,6 +93,34 @@ RECIPES: tuple[Recipe, ...] = (
         shape=asdict(AUTOENCODER),
         network=normalised,
         parts=("autoencoder-mse",),
+    ),
+    # Grids of 16 and of 32 pixels, one UNet.
+    Recipe(
+        "perco-tiny",
+        task=lambda parts: embedded_task(PERCO_TINY, PercoWeights(), parts["autoencoder"]),
+        crops=PercoCrops(256),
+        crop=256,
+        batch=16,
+        schedule=Schedule(steps=10_000, rate=1e-3, cool_down=4_000, betas=(0.9, 0.99)),
+        shape=asdict(PERCO_TINY),
+        network=perco_fitted,
+        parts=("autoencoder",),
+    ),
+    Recipe(
+        "sprdiff-tiny",
+        task=lambda parts: SprdiffTask(
+            SprdiffShape(),
+            Weights(l1=2.0, dists_from=2000, critic_from=3000),
+            SprdiffWeights(),
+            embedded_eyes(parts),
+        ),
+        crops=GanCrops(128),
+        crop=128,
+        batch=8,
+        schedule=Schedule(steps=8_000, rate=8e-4, cool_down=3_000, warm_up=100),
+        shape=asdict(SprdiffShape()),
+        network=frozen,
+        parts=("autoencoder", "autoencoder-mse"),
     ),
     # Grids of 16 and of 32 pixels, one UNet.
     Recipe(

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from archiver import __version__
-from archiver.commands import codecs, doctor, encode, evaluate, look, report, restore, train, verify
+from archiver.commands import codecs, doctor, encode, evaluate, look, report, restore, train, verify, weights
 from archiver.commands.options import BROKEN_PIPE, INTERRUPTED, TERMINATED, WRONG
 from archiver.console import complain, one_line
 
@@ -81,6 +81,7 @@ app.command()(codecs.codecs)
 app.command()(doctor.doctor)
 app.command()(train.train)
 app.command()(evaluate.evaluate)
+app.add_typer(weights.weights, name="weights")
 
 
 def main() -> None:

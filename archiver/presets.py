@@ -15,6 +15,9 @@ class Preset:
     summary: str
     reads_caption: bool = False  # decoding is conditioned on the caption: encoding refuses to go without
     gpu: bool = False  # runs best on a GPU: workers are pinned to the cluster's GPUs
+    imported: bool = (
+        False  # comes without weights, and its spec without their sha256; see archiver/weights.py
+    )
 
 
 LAYERED_WEIGHTS = "e71bb164b6a4c08ca83b4a6360423422cb01cd5ff309646aee321c8ce32014af"

@@ -1,8 +1,20 @@
-"""The weights that come with the program: sha256 -> file."""
+"""The weights on this machine, sha256 -> file: those that come with the program, and those that a user imported.
 
-from collections.abc import Mapping
+What `archiver weights import` wrote is remembered in a folder of the user's, one PRESET.json for each preset that it
+completes: {"preset": NAME, "weights": [sha256, ... in the order of the spec], "folder": where the files lie}.
+"""
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
+
+from archiver.presets import Preset
 
 # Each file has a model card of the same name beside it.
 SHIPPED: dict[str, str] = {
@@ -26,3 +38,88 @@ def named_weights(name: str) -> Path:
     if not versions:
         raise ValueError(f"no weights {name!r} come with this program: name a file of them")
     return versions[max(versions)]
+
+
+@dataclass(frozen=True)
+class Import:
+    """What completes a preset that the program comes without the weights of."""
+
+    preset: str
+    weights: tuple[str, ...]  # sha256, in the order of the spec
+    folder: Path  # where SHA256.safetensors lie
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        return {sha256: self.folder / f"{sha256}.safetensors" for sha256 in self.weights}
+
+
+def imported_folder() -> Path:
+    """Where imported weights go by default, and where imports are remembered: of this user, not of a project."""
+    data = os.environ.get("XDG_DATA_HOME", "")
+    # The XDG specification: a relative path is none.
+    home = Path(data) if data.startswith("/") else Path.home() / ".local" / "share"
+    return home / "archiver" / "weights"
+
+
+def remember(found: Import) -> Path:
+    """From now on the preset is complete; an earlier import of it is forgotten, its files stay."""
+    file = imported_folder() / f"{found.preset}.json"
+    content = {"preset": found.preset, "weights": list(found.weights), "folder": str(found.folder.absolute())}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.parent / f".{file.name}-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        os.replace(unfinished, file)
+    finally:
+        with suppress(FileNotFoundError):
+            unfinished.unlink()
+    return file
+
+
+def imports() -> Sequence[Import]:
+    """All that are remembered, by preset; ValueError for a record that is none."""
+    return [_recalled(file) for file in sorted(imported_folder().glob("*.json"))]
+
+
+def _recalled(file: Path) -> Import:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        preset, weights, folder = found["preset"], found["weights"], Path(found["folder"])
+        if preset != file.stem or not all(re.fullmatch("[0-9a-f]{64}", sha256) for sha256 in weights):
+            raise ValueError(f"of preset {preset!r}, weights {weights!r}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{file} is no record of an import ({error}): delete it, and import again"
+        ) from error
+    return Import(preset, tuple(weights), folder)
+
+
+def local_weights() -> Mapping[str, Path]:
+    """All weights on this machine, by the sha256 that specs name them by."""
+    return {
+        **{sha256: file for found in imports() for sha256, file in found.files.items()},
+        **shipped_weights(),
+    }
+
+
+def complete(preset: Preset) -> Preset:
+    """The preset with all its weights named; ValueError where they first have to be imported."""
+    if not preset.imported:
+        return preset
+    found = next((found for found in imports() if found.preset == preset.name), None)
+    if found is None:
+        raise ValueError(
+            f"preset {preset.name} needs weights that do not come with the program: {how_to_import(preset)}"
+        )
+    for file in found.files.values():
+        if not file.is_file():
+            raise ValueError(
+                f"preset {preset.name}: {file} is gone; import it again: {how_to_import(preset)}"
+            )
+    return replace(preset, spec=replace(preset.spec, weights=found.weights))
+
+
+def how_to_import(preset: Preset) -> str:
+    """Example: perco-sd-0.0313 -> "archiver weights import perco-sd CHECKPOINT --base FOLDER --rate 0.0313"."""
+    family, _, rate = preset.name.rpartition("-")
+    return f"archiver weights import {family} CHECKPOINT --base FOLDER_OR_HUB_ID --rate {rate}"

@@ -80,8 +80,7 @@ def import_perco(checkpoint: Path, base: str | None, rate: str, out: Path) -> li
     Without `base` the checkpoint has to be a whole pipeline. ValueError or OSError, in one line, and nothing is
     written, where something is missing or does not fit.
     """
-    if rate not in RATES:
-        raise ValueError(f"rate {rate!r}, expected one of {', '.join(RATES)}")
+    check_rate(rate)
     if not checkpoint.is_dir():
         raise FileNotFoundError(f"{checkpoint}: expected a folder with hyper_enc/ and unet/")
     rest = base_folder(checkpoint, base)
@@ -100,6 +99,11 @@ def import_perco(checkpoint: Path, base: str | None, rate: str, out: Path) -> li
     _check_schedule(rest / "scheduler" / "scheduler_config.json")
     out.mkdir(parents=True, exist_ok=True)
     return [_write(file, out) for file in files]
+
+
+def check_rate(rate: str) -> None:
+    if rate not in RATES:
+        raise ValueError(f"rate {rate!r}, expected one of {', '.join(RATES)}")
 
 
 def base_folder(checkpoint: Path, base: str | None) -> Path:

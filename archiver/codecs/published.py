@@ -6,7 +6,6 @@ each also as NAME.fp16.…, for NAME in `STEMS`.
 """
 
 import json
-import pickle
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch._weights_only_unpickler import UnpicklingError
 
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")  # diffusers', transformers', both before 2023
 
@@ -107,7 +107,7 @@ def _tensors(file: Path) -> dict[str, tuple[tuple[int, ...], Callable[[], Tensor
     try:
         # Never without weights_only: a pickle can hold any program.
         loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(
             f"{file} is no file of tensors alone, and is not read: {' '.join(str(error).split())[:200]}"
         ) from error

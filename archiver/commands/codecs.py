@@ -1,13 +1,19 @@
 """`archiver codecs`: what there is to choose from."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from archiver.commands.options import AsJson
 from archiver.console import Column, print_json, print_table, say
-from archiver.presets import DEFAULT, PRESETS
+from archiver.presets import DEFAULT, PRESETS, Preset
+from archiver.weights import how_to_import, imports
 
 
 def codecs(as_json: AsJson = False) -> None:
     """List the codec presets, smallest pictures first."""
-    presets = sorted(PRESETS, key=lambda preset: preset.bpp)
+    there = {found.preset: found.weights for found in imports()}
+    presets = sorted((_complete(preset, there) for preset in PRESETS), key=lambda preset: preset.bpp)
+    missing = {preset.name for preset in presets if preset.imported and not preset.spec.weights}
     if as_json:
         print_json(
             [
@@ -18,7 +24,8 @@ def codecs(as_json: AsJson = False) -> None:
                     "default": preset.name == DEFAULT,
                     "reads_caption": preset.reads_caption,
                     "gpu": preset.gpu,
-                    "spec": preset.spec.id,
+                    "spec": None if preset.name in missing else preset.spec.id,
+                    "needs": how_to_import(preset) if preset.name in missing else None,
                     "summary": preset.summary,
                 }
                 for preset in presets
@@ -43,9 +50,15 @@ def codecs(as_json: AsJson = False) -> None:
                 f"{preset.bpp / 8 * 1000:,.1f} kB",
                 "needed" if preset.reads_caption else "optional",
                 "GPU" if preset.gpu else "CPU",
-                preset.summary,
+                f"needs: {how_to_import(preset)}" if preset.name in missing else preset.summary,
             )
             for preset in presets
         ],
     )
     say("* the default of `archiver encode`")
+
+
+def _complete(preset: Preset, imported: Mapping[str, tuple[str, ...]]) -> Preset:
+    """With the weights that were imported for it, if any."""
+    weights = imported.get(preset.name, preset.spec.weights)
+    return replace(preset, spec=replace(preset.spec, weights=weights)) if preset.imported else preset

@@ -28,7 +28,7 @@ from archiver.commands.options import (
 from archiver.console import Json, bytes_text, complain, count_text, duration_text, print_json, say
 from archiver.presets import DEFAULT, Preset, find_preset
 from archiver.progress import Meter
-from archiver.weights import shipped_weights
+from archiver.weights import complete, local_weights
 
 if TYPE_CHECKING:
     from pipelines.changes import Changes
@@ -111,7 +111,7 @@ def encode(
     from pipelines.encode_job import SHARD_RECORDS, EncodeJob
 
     setting = _captions(captions, caption_table, captioner, caption_tokens)
-    preset = find_preset(codec)
+    preset = complete(find_preset(codec))
     job = EncodeJob(
         source=location(source, source_option, "--source-option"),
         archive=location(archive, archive_option),
@@ -153,12 +153,12 @@ def _captions(captions: CaptionSource | None, table: str | None, captioner: str 
 
 
 def _weights(preset: Preset) -> Mapping[str, Path]:
-    """The preset's, as files of this installation."""
-    shipped = shipped_weights()
+    """The preset's, as files of this machine."""
+    found = local_weights()
     for sha256 in preset.spec.weights:
-        if sha256 not in shipped:
+        if sha256 not in found:
             raise ValueError(f"preset {preset.name}: weights {sha256} do not come with this installation")
-    return {sha256: shipped[sha256] for sha256 in preset.spec.weights}
+    return {sha256: found[sha256] for sha256 in preset.spec.weights}
 
 
 def _encode(job: "EncodeJob", codec: str, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from archiver.commands.options import AsJson, location
 from archiver.console import Column, count_text, print_json, print_table, say
 from archiver.presets import DEFAULT, find_preset
 from archiver.progress import Meter
+from archiver.weights import complete
 
 if TYPE_CHECKING:
     from archiver.evaluation.results import Evaluation
@@ -64,7 +65,7 @@ def evaluate(
     with tempfile.TemporaryDirectory(prefix="archiver-evaluate-") as folder:
         job = EvaluationJob(
             source=location(source, source_option, "--source-option"),
-            presets=tuple(find_preset(name) for name in codec or [DEFAULT]),
+            presets=tuple(complete(find_preset(name)) for name in codec or [DEFAULT]),
             baselines=tuple(one.value for one in baseline or (Baseline.AVIF, Baseline.WEBP, Baseline.JPEG)),
             work=keep or Path(folder),
             limit=limit,

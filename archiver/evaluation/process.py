@@ -85,12 +85,12 @@ def _child(side: str, task: Task) -> str:
 
 
 def _encode(task: Task) -> Timing:
-    from archiver.weights import shipped_weights
+    from archiver.weights import local_weights
     from pipelines.captions import open_captions
     from pipelines.encode import EncodeJob, Finished, encode
 
     spec = CodecSpec.from_json(task.spec.encode())
-    weights = {sha256: shipped_weights()[sha256] for sha256 in spec.weights}
+    weights = {sha256: local_weights()[sha256] for sha256 in spec.weights}
     job = EncodeJob(
         locate(task.source),
         locate(task.archive),

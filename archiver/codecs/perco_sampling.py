@@ -36,6 +36,7 @@ class Levels:
 
     signal: Tensor  # (TIMES,), falling
     sigma: Tensor
+    end: int | None = None  # the time whose noise stays in what is sampled; None: no noise stays
 
     def noisy(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
         """Latents at times (B,)."""
@@ -57,10 +58,13 @@ def cosine_levels() -> Levels:
 
 
 def scaled_linear_levels() -> Levels:
-    """Those of Stable Diffusion: the square root of beta goes linearly from 0.00085 to 0.012, and some signal stays."""
+    """Those of Stable Diffusion: the square root of beta goes linearly from 0.00085 to 0.012, and some signal stays.
+
+    At the end the noise of time 0 stays, 3 %: its decoder is used to that (`set_alpha_to_one` false in its scheduler).
+    """
     beta = torch.linspace(0.00085**0.5, 0.012**0.5, TIMES, dtype=torch.float64) ** 2
     kept = torch.cumprod(1 - beta, 0)
-    return Levels(kept.sqrt().float(), (1 - kept).sqrt().float())
+    return Levels(kept.sqrt().float(), (1 - kept).sqrt().float(), end=0)
 
 
 LEVELS: dict[str, Callable[[], Levels]] = {"cosine": cosine_levels, "scaled-linear": scaled_linear_levels}
@@ -83,7 +87,7 @@ def sampled(
     side, overlap = tiling.side, tiling.overlap
     corners = [(top, left) for top in starts(h, tiling) for left in starts(w, tiling)]
     weight = (ramp(min(h, side), overlap)[:, None] * ramp(min(w, side), overlap)[None]).to(x.device)
-    for time, after in zip(times, [*times[1:], None], strict=True):
+    for time, after in zip(times, [*times[1:], levels.end], strict=True):
         seen = torch.cat([x[:, :, top : top + side, left : left + side] for top, left in corners])
         v = blended(velocity(seen, corners, time), corners, weight, h, w)
         signal, sigma = float(levels.signal[time]), float(levels.sigma[time])

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from archiver.codecs.perco_import import GRID, RATES, public_name
 from archiver.codecs.perco_networks import Perco, RateShape, Shape
+from archiver.codecs.perco_sampling import Tiling, sampled, scaled_linear_levels, times_of
 from tests.seeded import network_weights, uniform
 
 REFERENCE: dict[str, Any] = json.loads((Path(__file__).parent / "perco_public.json").read_text())
@@ -32,7 +33,8 @@ UNET: dict[str, Any] = REFERENCE["unet"]
 def shapes_of(rate: str) -> dict[str, list[int]]:
     """Of a public hyper-encoder."""
     told = REFERENCE["hyper"][rate]
-    return REFERENCE["hyper_layouts"][str(told["grid"])] | told["codebook"]
+    shapes: dict[str, list[int]] = REFERENCE["hyper_layouts"][str(told["grid"])] | told["codebook"]
+    return shapes
 
 
 def public_weights(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
@@ -83,6 +85,30 @@ def test_the_unet_gives_what_the_public_one_gives() -> None:
     )
     assert v.numel() == len(UNET["v"])
     assert apart(v, UNET["v"]) <= APART
+
+
+def test_sampling_gives_what_the_public_pipeline_gives() -> None:
+    """DDIM with classifier-free guidance; the public pipeline takes both pictures at once, we one after the other."""
+    told = REFERENCE["sampler"]
+    guidance: float = told["guidance"]
+    perco = network("0.0019")
+    noise, shown = uniform("noise", 2, 4, 8, 12) * 1.7, uniform("local features", 2, 320, 4, 6)
+    text, none = (torch.from_numpy(uniform(name, 2, 5, 16)) * 2 for name in ("text", "no text"))
+    times = times_of(told["steps"], "leading")
+    made = []
+    for number in range(2):
+        z_hat, texts = torch.from_numpy(shown[number])[None], torch.stack((none[number], text[number]))
+
+        def velocity(
+            noisy: Tensor, _: object, time: int, z_hat: Tensor = z_hat, texts: Tensor = texts
+        ) -> Tensor:
+            both = noisy.expand(2, -1, -1, -1), z_hat.expand(2, -1, -1, -1), torch.tensor([time, time])
+            without, with_text = perco.velocity(*both, texts).chunk(2)
+            return without + guidance * (with_text - without)
+
+        alone = torch.from_numpy(noise[number])[None]
+        made.append(sampled(alone, velocity, scaled_linear_levels(), times, Tiling(64, 8)))
+    assert apart(torch.cat(made), told["latents"]) <= APART
 
 
 @pytest.mark.parametrize("rate", RATES)

@@ -34,10 +34,15 @@ class Codec(Protocol):
     - A picture that cannot be encoded, or a bitstream that is not one of this spec, raises ValueError
       that says what was found and what was expected. Nothing read from a bitstream is executed, and
       sizes are bounded by height and width before anything is allocated.
+    - Where it reads captions, it is never handed a picture or a bitstream without one: pipelines see to that.
     """
 
     @property
     def spec(self) -> CodecSpec: ...
+
+    @property
+    def reads_caption(self) -> bool:
+        """Whether `decode` draws from the caption: an image without one cannot be encoded, or decoded."""
 
     @property
     def batch(self) -> int:
@@ -46,6 +51,11 @@ class Codec(Protocol):
     def encode(self, pictures: Sequence[Picture]) -> list[EncodedImage]: ...
 
     def decode(self, encoded: Sequence[EncodedImage]) -> list[Pixels]: ...
+
+
+def says_something(caption: str | None) -> bool:
+    """Whether there is a caption to decode from."""
+    return caption is not None and bool(caption.strip())
 
 
 # spec, {sha256: local safetensors file}, device ("cpu", "cuda:0") -> a loaded codec

@@ -8,10 +8,13 @@ from pathlib import Path
 from manifests.archive import Archive
 from manifests.records import CodecSpec, Record
 from manifests.storage import Store
-from pipelines.codec import Codec, LoadCodec, Pixels
+from pipelines.codec import Codec, LoadCodec, Pixels, says_something
 from pipelines.provenance import Provenance
 from pipelines.reading import Missing, Reading, ahead, read
 from pipelines.weights import fetch_weights
+
+# Never a picture drawn from an empty text: it would be another one.
+NO_CAPTION = "cannot be decoded: its caption is missing or damaged, and the codec decodes from it"
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,11 @@ class Decoder:
         if isinstance(codec, str):
             yield from (Lost(record.key, codec) for record in batch)
             return
+        if codec.reads_caption:
+            yield from (Lost(record.key, NO_CAPTION) for record in batch if not _captioned(record))
+            batch = [record for record in batch if _captioned(record)]
+            if not batch:
+                return
         try:
             decoded = codec.decode([record.image for record in batch if record.image is not None])
         except Exception as error:  # noqa: BLE001 - whatever a codec raises costs one image, not the others
@@ -109,6 +117,10 @@ class Decoder:
             generative=bool(spec.weights),
         )
         return Restored(record.key, pixels_hwc, record, provenance)
+
+
+def _captioned(record: Record) -> bool:
+    return record.image is not None and says_something(record.image.caption)
 
 
 def _one_line(error: Exception) -> str:

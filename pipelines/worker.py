@@ -15,7 +15,7 @@ from manifests.plan import Shard
 from manifests.records import CodecSpec, EncodedImage, Record
 from manifests.storage import Location, Store, connect
 from pipelines.captions import SOURCES, BadCaption, Captioner, Captions, LoadCaptioner, open_captions
-from pipelines.codec import Codec, LoadCodec, Picture
+from pipelines.codec import Codec, LoadCodec, Picture, says_something
 from pipelines.encode_job import EncodeJob
 from pipelines.images import SourceImage, UnreadableImage, read_image
 from pipelines.weights import default_cache, fetch_weights
@@ -96,7 +96,6 @@ class EncodeSetup:
     spec: CodecSpec
     weights: Mapping[str, Path]  # sha256 -> file on the driver's machine
     weights_cache: Path  # where other machines keep what they fetch from the archive
-    reads_caption: bool
     load_codec: LoadCodec
     load_captioner: LoadCaptioner
 
@@ -122,7 +121,7 @@ class Encoder:
         source = connect(self._setup.source)  # with credentials as they are now
         captioner = self._captioner_of(task)
         captions = open_captions("none" if captioner else task.captions, source)
-        reading = _Reading(source, captions, task, self._setup.reads_caption and captioner is None)
+        reading = _Reading(source, captions, task)
         width = max(self._codec.batch, captioner.batch if captioner else 0)
         with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(DECODERS) as decoders:
             contents = _ahead(readers, reading.fetch, task.images, READ_AHEAD, lambda image: image.size)
@@ -163,7 +162,6 @@ def setup_of(job: EncodeJob, load_codec: LoadCodec) -> EncodeSetup:
         job.spec,
         job.weights,
         default_cache(),
-        job.reads_caption,
         load_codec,
         job.load_captioner,
     )
@@ -208,7 +206,6 @@ class _Reading:
     source: Store
     captions: Captions
     task: EncodeTask
-    reads_caption: bool
 
     def fetch(self, image: PlannedImage) -> tuple[PlannedImage, bytes | str]:
         """The source file, or why there is none."""
@@ -234,8 +231,6 @@ class _Reading:
             caption, notes = self._caption(image, found)
         except UnreadableImage as error:
             return self._failure(image, str(error), len(content), digest)
-        if caption is None and self.reads_caption:
-            return self._failure(image, f"{NO_CAPTION}: the codec decodes from it", len(content), digest)
         # The failure stands until `encode_batch` puts the image in its place: a record has one of the two.
         record = Record(
             image.key, len(content), image.mtime, self.task.spec, None, NOT_ENCODABLE, notes, digest
@@ -265,7 +260,19 @@ def caption_batch(captioner: Captioner, batch: list[tuple[Record, Picture]]) -> 
 
 
 def encode_batch(codec: Codec, batch: list[tuple[Record, Picture]]) -> list[Record]:
-    """Records with their images; a picture that the codec refuses costs none of its neighbours."""
+    """Records with their images; a picture that the codec refuses costs none of its neighbours.
+
+    Nor does one without a caption, where the codec would decode from it.
+    """
+    if codec.reads_caption:
+        bare = [
+            replace(record, failure=f"{NO_CAPTION}: the codec decodes from it")
+            for record, picture in batch
+            if not says_something(picture.caption)
+        ]
+        if bare:
+            rest = [one for one in batch if says_something(one[1].caption)]
+            return bare + encode_batch(codec, rest)
     if not batch:
         return []
     try:

@@ -66,6 +66,10 @@ class CodecSuite:
     def codec(cls) -> Codec:
         return load_preset(cls.preset)
 
+    def test_preset_and_codec_agree_on_whether_captions_are_read(self, codec: Codec) -> None:
+        """The preset refuses `--captions none`; the codec itself makes pipelines refuse an image without one."""
+        assert codec.reads_caption == find_preset(self.preset).reads_caption
+
     @pytest.fixture(scope="class")
     @classmethod
     def several(cls, codec: Codec) -> list[EncodedImage]:

@@ -14,6 +14,7 @@ from pipelines.codec import Picture, Pixels
 
 SPEC = CodecSpec("toy", 1)
 CLEAN, KILLS, REFUSED, RAISES, HANGS = (10, 0, 0), (255, 0, 1), (255, 0, 2), (255, 0, 3), (255, 0, 4)
+READING_SPEC = CodecSpec("toy", 1, {"reads_caption": True})  # what it decodes to depends on the caption, too
 SLOW_SPEC = CodecSpec("toy", 1, {"seconds": 0.02})  # an image
 
 
@@ -23,6 +24,10 @@ class ToyCodec:
 
     spec: CodecSpec
     batch: int = 4
+
+    @property
+    def reads_caption(self) -> bool:
+        return bool(self.spec.params.get("reads_caption", False))
 
     def encode(self, pictures: Sequence[Picture]) -> list[EncodedImage]:
         time.sleep(float(self.spec.params.get("seconds", 0)) * len(pictures))
@@ -42,7 +47,11 @@ class ToyCodec:
         ]
 
     def decode(self, encoded: Sequence[EncodedImage]) -> list[Pixels]:
-        return [np.full((e.height, e.width, 3), list(e.bitstream), np.uint8) for e in encoded]
+        shift = [len(e.caption or "") if self.reads_caption else 0 for e in encoded]
+        return [
+            np.full((e.height, e.width, 3), [(level + more) % 256 for level in e.bitstream], np.uint8)
+            for e, more in zip(encoded, shift, strict=True)
+        ]
 
 
 def mean_colour(pixels_hwc: Pixels) -> list[int]:

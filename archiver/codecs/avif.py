@@ -43,6 +43,7 @@ class AvifCodec:
     scale: int
     quality: int
     chroma: Literal["4:2:0", "4:4:4"]
+    reads_caption: bool = False
     batch: int = 1
 
     def encode(self, pictures: Sequence[Picture]) -> list[EncodedImage]:

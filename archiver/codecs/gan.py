@@ -81,6 +81,7 @@ class GanCodec:
     tables: Tables
     label_tables: LabelTables
     device: torch.device
+    reads_caption: bool = False
     batch: int = 1
 
     def encode(self, pictures: Sequence[Picture]) -> list[EncodedImage]:

@@ -169,6 +169,7 @@ class LayeredCodec:
     chroma: Literal["4:2:0", "4:4:4"]
     enhancer: Enhancer
     device: torch.device
+    reads_caption: bool = False
     batch: int = 1
 
     def encode(self, pictures: Sequence[Picture]) -> list[EncodedImage]:

@@ -105,6 +105,7 @@ class SprdiffCodec:
     eyes: Eyes
     coder: LatentCoder
     device: torch.device
+    reads_caption: bool = False
     batch: int = 1
     left_out: frozenset[str] = frozenset()  # of BRANCHES: what each is worth can be measured so
 

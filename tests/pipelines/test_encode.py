@@ -260,12 +260,6 @@ def test_captions_of_a_table_and_digests_reach_the_rows(job: EncodeJob, tmp_path
     assert [len(digest) for digest in digests] == [16] * 4
 
 
-def test_an_image_without_a_caption_fails_where_the_codec_decodes_from_it(job: EncodeJob) -> None:
-    fill(job.source, 2, {"a/image0000.txt": b"a caption"})
-    run(replace(job, captions="sidecar", reads_caption=True))
-    assert failures(job.archive) == {"b/image0001.png": "no caption: the codec decodes from it"}
-
-
 def test_a_dry_run_writes_nothing_and_comes_close(job: EncodeJob, tmp_path: Path) -> None:
     fill(job.source, 200, {"a/bad.png": b"?"})
     found = estimate(job, load_toy)

@@ -37,12 +37,12 @@ class Shape:
     slices: int = 3
     rates: int = 4
     context: int = 128  # width of the entropy model
-    width: int = 160  # channels at 1/16
-    deep: int = 256  # ... at 1/32
+    width: int = 128  # channels at 1/16
+    deep: int = 208  # ... at 1/32
     blocks: int = 4  # at 1/32, each way
     pixel: int = 32  # channels of pixel-level guidance
-    unet: int = 96  # channels at the UNet's finest level
-    unet_deep: int = 160  # ... at all others; 0: doubling, to four times
+    unet: int = 64  # channels at the UNet's finest level
+    unet_deep: int = 128  # ... at all others; 0: doubling, to four times
     levels: int = 2
     layers: int = 1  # residual blocks a level
     cross: int = 128  # channels of tokens

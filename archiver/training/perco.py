@@ -1,10 +1,10 @@
 """Training of the `perco` codec: the hyper-latent and the UNet together, in the latents of a frozen autoencoder."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+import math
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,13 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from archiver.codecs.autoencoder import LATENT, Autoencoder, load_autoencoder
+from archiver.codecs.autoencoder import LATENT, load_autoencoder
+from archiver.codecs.perco_indices import fit_model, load_indices
 from archiver.codecs.perco_networks import Perco, RateShape, Shape
 from archiver.codecs.perco_sampling import LEVELS, TIMES, Corners, Tiling, sampled, times_of
-from archiver.codecs.perco_text import TextShape, to_ids, to_list
+from archiver.codecs.perco_spaces import EmbeddedSpace, Reader, Space, WordReader
+from archiver.codecs.perco_text import TextShape, to_list, words_of
 from archiver.training.loop import Run
-from archiver.training.stream import Arrays, windows
+from archiver.training.photos import read_photo
+from archiver.training.stream import Arrays, Feed, windows
 from archiver.training.task import Batch, Step
+from manifests.storage import connect
 from pipelines.codec import Pixels
 
 CAPTION_BYTES = 600  # of a caption, that batches carry
@@ -34,7 +38,8 @@ TINY = Shape(
         "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
         "mid_block_type": "UNetMidBlock2DCrossAttn",
         "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
-        "block_out_channels": [96, 160],
+        "block_out_channels": [96, 144],
+        "norm_num_groups": 16,
         "layers_per_block": 1,
         "attention_head_dim": 4,
         "cross_attention_dim": 128,
@@ -78,44 +83,6 @@ def from_letters(letters: Tensor) -> str:
     return letters.to(torch.uint8).cpu().numpy().tobytes().rstrip(b"\0").decode(errors="ignore")
 
 
-class Space(Protocol):
-    """Frozen: pixels <-> latents."""
-
-    def to(self, device: torch.device) -> "Space": ...
-
-    def encode(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] -> latents (B, C, h, w)."""
-
-    def decode(self, latents: Tensor) -> Tensor: ...
-
-
-class Reader(Protocol):
-    """Captions -> tokens."""
-
-    def shortened(self, caption: str) -> str: ...
-
-    def filled(self, captions: Sequence[str]) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """The latents of the embedded autoencoder."""
-
-    autoencoder: Autoencoder
-
-    def to(self, device: torch.device) -> "Embedded":
-        self.autoencoder.to(device)
-        return self
-
-    def encode(self, pixels: Tensor) -> Tensor:
-        return self.autoencoder.encode(pixels)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        count, _, h, w = latents.shape
-        quarter, full = (torch.zeros(count, 1, h * side, w * side, device=latents.device) for side in (4, 16))
-        return self.autoencoder.decode(latents, quarter, full)
-
-
 @dataclass(frozen=True)
 class PercoWeights:
     """What counts besides v, and how it is drawn."""
@@ -145,8 +112,8 @@ class Trained(nn.Module):
 class PercoTask:
     """See `Task`."""
 
-    def __init__(self, shape: Shape, space: Space, reader: Reader, extra: PercoWeights) -> None:
-        self.generator = Trained(shape)
+    def __init__(self, generator: Trained, space: Space, reader: Reader, extra: PercoWeights) -> None:
+        self.generator = generator
         self.critic = None
         self.space, self.reader, self.extra = space, reader, extra
         self.levels = LEVELS[extra.levels]()
@@ -156,7 +123,8 @@ class PercoTask:
         target = batch["target"]
         count, device = target.shape[0], target.device
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-            latents = self.space.to(device).encode(target).float()
+            self.space.to(device)
+            latents = self.space.encode(target).float()
         kept = (torch.rand(count, generator=random) >= self.extra.dropped).tolist()
         captions = [
             from_letters(row) if keep else "" for row, keep in zip(batch["caption"], kept, strict=True)
@@ -187,9 +155,12 @@ class PercoTask:
         return None
 
     def _text(self, network: Perco, tokens: Tensor) -> Tensor:
-        assert network.text is not None
-        text: Tensor = network.text(tokens)
-        return text
+        """With slopes where the text encoder is the codec's own; else it is frozen."""
+        if network.text is not None:
+            text: Tensor = network.text(tokens)
+            return text
+        with torch.no_grad():
+            return self.reader.embedded(tokens)
 
     def generated(self, network: nn.Module, batch: Batch) -> Tensor:
         """Pictures at the first rate, in a few steps without guidance."""
@@ -257,18 +228,54 @@ def common_words() -> list[str]:
 
 def embedded_task(shape: Shape, extra: PercoWeights, autoencoder: Path) -> PercoTask:
     """The codec with a text encoder of its own, that knows the common words."""
-    space = Embedded(load_autoencoder(autoencoder, torch.device("cpu")))
-    words = common_words()
-    assert shape.text is not None
-    task = PercoTask(shape, space, to_ids(words, shape.text.tokens), extra)
-    text = task.generator.network.text
+    space = EmbeddedSpace(load_autoencoder(autoencoder, torch.device("cpu")))
+    generator = Trained(shape)
+    text = generator.network.text
     assert text is not None
-    text.get_buffer("list").copy_(to_list(words))
-    return task
+    text.get_buffer("list").copy_(to_list(common_words()))
+    return PercoTask(generator, space, WordReader(words_of(text), text), extra)
 
 
-def fitted(run: Run) -> Perco:
-    """The averaged networks that the codec loads."""
+def fitted(run: Run, photos: int = 2000) -> Perco:
+    """The averaged networks, with models of the indices that suit their own of photographs of the run's training.
+
+    Of the photographs that are never trained on, what the models save is written beside the checkpoint.
+    """
     averaged = run.averaged()
-    assert isinstance(averaged, Trained)
-    return averaged.network
+    assert isinstance(averaged, Trained) and isinstance(run.task, PercoTask)
+    network = Perco(replace(averaged.network.shape, modelled=True)).to(run.device).eval()
+    network.load_state_dict(averaged.network.state_dict(), strict=False)
+    found = []
+    for number, rate in enumerate(network.shape.rates):
+        seen, held_out = (
+            all_indices(network, number, run.task.space, feed, photos) for feed in (run.feed, run.held_out)
+        )
+        model = network.rate(number).indices
+        assert model is not None
+        model.load_state_dict(fit_model(seen, rate.codes).state_dict())
+        coder, count = load_indices(model), sum(one.size for one in held_out)
+        bits = sum(coder.bits(one) for one in held_out)
+        found.append({**asdict(rate), "uniform": math.log2(rate.codes), "modelled": bits / count})
+    (run.out / "indices.json").write_text(json.dumps(found, indent=1) + "\n")
+    return network
+
+
+def all_indices(
+    network: Perco, number: int, space: Space, feed: Feed, photos: int
+) -> list[NDArray[np.int64]]:
+    """The indices of a feed's photographs, each (y, x)."""
+    store = connect(feed.source)
+    step = max(1, len(feed.photos) // photos)
+    read = (read_photo(store, photo) for photo in feed.photos[::step])
+    return [indices_of(network, number, space, pixels_hwc) for pixels_hwc in read if pixels_hwc is not None]
+
+
+@torch.inference_mode()
+def indices_of(network: Perco, number: int, space: Space, pixels_hwc: Pixels) -> NDArray[np.int64]:
+    """A photograph's indices at a rate, (y, x); what is no whole cell below and to the right is left out."""
+    rate = network.rate(number)
+    side = space.cell * network.shape.rates[number].shrink
+    y, x = (length // side for length in pixels_hwc.shape[:2])
+    latents = space.latents_of(np.ascontiguousarray(pixels_hwc[: y * side, : x * side]))
+    indices: NDArray[np.int64] = rate.vq.indices(rate.hyper(latents))[0].cpu().numpy()
+    return indices

@@ -28,6 +28,24 @@ def _layered(scale: int, quality: int) -> CodecSpec:
     return CodecSpec("layered", 1, params, (LAYERED_WEIGHTS,))
 
 
+def _perco_sd(rate: str, shrink: int, steps: int) -> Preset:
+    """A published checkpoint of PerCo (SD), as its authors draw with it: 512 x 512 at once, DDIM, guidance 3."""
+    params: dict[str, Param] = {
+        "latents": "stable-diffusion", "shrink": shrink, "codes": 256, "indices": "digits", "captions": True,
+        "levels": "scaled-linear", "spacing": "leading", "steps": steps, "guidance": 3.0, "tile": 64, "overlap": 16,
+        "precision": "fp32",
+    }  # fmt: skip
+    return Preset(
+        f"perco-sd-{rate}",
+        CodecSpec("perco", 1, params),
+        bpp=float(rate),
+        summary=f"PerCo on Stable Diffusion 2.1: drawn from {64 // shrink} x {64 // shrink} indices and a caption",
+        reads_caption=True,
+        gpu=True,
+        imported=True,
+    )
+
+
 # Calibrated with tests/measure/avif_presets.py. Below 0.2 bpp pictures are reduced: at 0.1 it costs 0.3 dB,
 # below 0.07 nothing; it is 1.7 times as fast or more, and loses sharpness, evenly, rather than objects.
 PRESETS: tuple[Preset, ...] = (
@@ -85,6 +103,9 @@ PRESETS: tuple[Preset, ...] = (
         bpp=0.06,
         summary="objects are true, their texture is redrawn",
     ),
+    _perco_sd("0.0019", shrink=8, steps=20),
+    _perco_sd("0.0313", shrink=2, steps=20),
+    _perco_sd("0.1250", shrink=1, steps=5),
 )
 
 # The smallest of which one would say "the picture", not "a thumbnail of it", and 5 MPix/s on one core.

@@ -34,6 +34,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from archiver.codecs.perco_networks import Perco, RateShape, Shape
+from archiver.codecs.perco_spaces import SD_SCALE
 from archiver.codecs.published import Part, fit, open_part, read_json
 from archiver.codecs.stable_diffusion import (
     AUTOENCODER,
@@ -209,6 +210,8 @@ def _autoencoder_file(vae: Part) -> Written:
     from diffusers import AutoencoderKL
 
     config = _arguments(vae, AutoencoderKL)
+    if config.get("scaling_factor", SD_SCALE) != SD_SCALE:
+        raise ValueError(f"{vae.folder}: scaling_factor {config['scaling_factor']!r}, expected {SD_SCALE}")
     shapes = _sizes(lambda: AutoencoderKL(**config))  # type: ignore[no-untyped-call]
     names = {ours: ours for ours in shapes}
     if any(".query." in theirs for theirs in vae.shapes):

@@ -25,6 +25,11 @@ class Baseline(StrEnum):
     JPEG = "jpeg"
 
 
+class Captions(StrEnum):
+    SIDECAR = "sidecar"
+    TAGS = "tags"
+
+
 def evaluate(
     source: Annotated[
         str,
@@ -40,6 +45,9 @@ def evaluate(
             help="Conventional codec at the presets' bytes. Repeatable.", show_default="avif, webp, jpeg"
         ),
     ] = None,
+    captions: Annotated[
+        Captions, typer.Option(help="Where presets that decode from captions get them; as for encode.")
+    ] = Captions.SIDECAR,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write plots, tables and pictures as one page.")
     ] = None,
@@ -70,6 +78,7 @@ def evaluate(
             work=keep or Path(folder),
             limit=limit,
             inception=inception,
+            captions=captions.value,
         )
         evaluation = _evaluated(job)
     if html is not None:

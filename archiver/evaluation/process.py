@@ -36,7 +36,7 @@ class Task:
     output: str  # folder for decoded pictures, PNG: 0.png, 1.png, ... in the order of `keys`
     keys: tuple[str, ...]
     spec: str
-    reads_caption: bool
+    captions: str  # none, or where a codec that reads captions gets them from
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,10 @@ def _child(side: str, task: Task) -> str:
 
 
 def _encode(task: Task) -> Timing:
+    from archiver.captioners import load_captioner
     from archiver.weights import local_weights
-    from pipelines.captions import open_captions
     from pipelines.encode import EncodeJob, Finished, encode
+    from pipelines.select import open_archive, select
 
     spec = CodecSpec.from_json(task.spec.encode())
     weights = {sha256: local_weights()[sha256] for sha256 in spec.weights}
@@ -96,8 +97,9 @@ def _encode(task: Task) -> Timing:
         locate(task.archive),
         spec,
         weights,
-        captions="sidecar" if task.reads_caption else "none",
-        reads_caption=task.reads_caption,
+        captions=task.captions,
+        load_captioner=load_captioner,
+        reads_caption=task.captions != "none",
     )
     for event in encode(job, load_codec):
         if isinstance(event, Finished) and (event.failures or event.images != len(task.keys)):
@@ -106,12 +108,13 @@ def _encode(task: Task) -> Timing:
             )
     codec = load_codec(spec, weights, "cpu")
     source = connect(locate(task.source))
-    captions = open_captions(job.captions, source)
+    told = select(open_archive(job.archive))
+    captions = dict(zip(told["key"].to_pylist(), told["caption"].to_pylist(), strict=True))
 
     def pictures() -> Iterator[Work]:
         for key in task.keys:
             pixels_hwc = read_image(source.read(key)).pixels_hwc
-            picture = Picture(pixels_hwc, captions.caption(key, None, pixels_hwc))
+            picture = Picture(pixels_hwc, captions[key])
             yield Work(pixels_hwc.shape[0] * pixels_hwc.shape[1], partial(codec.encode, [picture]))
 
     return _timed(pictures)

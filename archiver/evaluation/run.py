@@ -51,6 +51,7 @@ class EvaluationJob:
     inception: Path | None = None  # weights of FID's Inception
     limit: int | None = None  # pictures, evenly spaced in the order of their keys
     shown: int = SHOWN
+    captions: str = "sidecar"  # where presets that read captions get them from; or "tags"
 
     def check(self) -> None:
         """ValueError where it makes no sense."""
@@ -192,7 +193,7 @@ def _through_archive(job: EvaluationJob, preset: Preset, keys: list[str]) -> _Ou
     output.mkdir(parents=True)
     task = Task(
         str(job.work / "source"), str(archive), str(output), tuple(keys), preset.spec.to_json().decode(),
-        preset.reads_caption,
+        job.captions if preset.reads_caption else "none",
     )  # fmt: skip
     encode = encode_in_process(task)
     decoded, decode = decode_in_process(task)

@@ -97,16 +97,17 @@ class Demo:
             raise SystemExit(f"demo: {shown}: exit code {status}, expected 0")
 
 
-def write_sheet(source: Path, archive: Path, target: Path) -> int:
-    """Some images before and after, spread over the archive; how many."""
+def write_sheet(source: Path, archive: Path, target: Path) -> tuple[int, float]:
+    """Some images before and after, spread over the archive; how many, and seconds of decoding one."""
     opened = open_archive(locate(str(archive)))
     rows = select(opened).to_pylist()
     places = np.linspace(0, len(rows) - 1, min(SHEET_IMAGES, len(rows))).round()
     keys = [str(rows[int(place)]["key"]) for place in places]
-    sheet = []
+    sheet, seconds = [], 0.0
     for found in restore_rows(opened, keys, load_codec, default_cache(), "cpu"):
         if isinstance(found, Lost) or found.record.image is None:
             raise SystemExit(f"demo: {found}")
+        seconds += found.seconds
         original = read_image((source / found.key).read_bytes())
         detail = detail_of(found.record.source_bytes, found.record.image)
         sheet.append(SheetRow(original.pixels_hwc, found.pixels_hwc, found.key, detail))
@@ -124,7 +125,7 @@ def write_sheet(source: Path, archive: Path, target: Path) -> int:
         "The pictures on the right are all that is left of those on the left once they are deleted."
     )
     target.write_bytes(comparison_sheet(sheet, facts=facts))
-    return len(sheet)
+    return len(sheet), seconds / len(sheet)
 
 
 def prepare(folder: Path) -> None:
@@ -163,9 +164,9 @@ def main() -> None:
     demo.run("restore", str(archive), str(restored), "--where", where, "--limit", "24")
     demo.heading("Check every byte, and decode")
     demo.run("verify", str(archive), "--decode", decoded)
+    count, seconds = write_sheet(source, archive, options.out / "sheet.png")
     demo.heading("What it costs")
-    demo.run("report", str(archive))
-    count = write_sheet(source, archive, options.out / "sheet.png")
+    demo.run("report", str(archive), "--decode-seconds", f"{seconds:.6f}")
     demo.heading("Look at these")
     table = (
         (options.out / "sheet.png", f"{count} originals and their reconstructions, side by side"),

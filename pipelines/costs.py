@@ -13,6 +13,8 @@ from pipelines.prices import SMALL_BYTES, Figure, Prices, StorageClass
 
 GB = 2**30  # bytes, as S3 bills them
 NOT_MEASURED = "unknown: not measured"
+# Nothing is stored when an archive is read: whoever measures it says so.
+NOT_TOLD = "unknown: verify --decode 0.01 measures it, --decode-seconds tells it here"
 Section = Literal["keep originals", "encode", "keep archive", "restore"]
 Period = Literal["once", "month", "year", "image"]
 
@@ -192,7 +194,7 @@ class _Bill:
         yield self.requests("encode", f"{what}: GET", source.count, self.source.get_1k, "once")
         yield from self.take_out("encode", what, source.count, source.size_bytes, self.source, "once")
         if not self.holdings.encode_seconds:
-            yield self.unmeasured("encode", "encode", "once")
+            yield self.unmeasured("encode", "encode", "once", NOT_MEASURED)
         for machine, seconds in sorted((self.holdings.encode_seconds or {}).items()):
             yield self.hours("encode", "encode", seconds, machine, "once")
         for objects in self.holdings.archive:
@@ -219,7 +221,7 @@ class _Bill:
         yield self.requests("restore", f"{what}: GET", gets, self.parts.get_1k, period, "each read alone")
         yield from self.take_out("restore", what, touched, size_bytes, self.parts, period)
         if self.holdings.decode_seconds is None:
-            yield self.unmeasured("restore", f"{what}: decode", period)
+            yield self.unmeasured("restore", f"{what}: decode", period, NOT_TOLD)
         else:
             seconds = images * self.holdings.decode_seconds
             yield self.hours("restore", f"{what}: decode", seconds, self.machine, period)
@@ -234,10 +236,10 @@ class _Bill:
         unit = "core hour" if machine == "cpu" else f"{machine} hour"
         return _line(section, what, seconds / 3600, unit, price.value, period, "measured")
 
-    def unmeasured(self, section: Section, what: str, period: Period) -> CostLine:
+    def unmeasured(self, section: Section, what: str, period: Period, note: str) -> CostLine:
         price = _machine_price(self.prices, self.machine).value
         unit = "core hour" if self.machine == "cpu" else f"{self.machine} hour"
-        return CostLine(section, what, 0.0, unit, price, 0.0, period, NOT_MEASURED, known=False)
+        return CostLine(section, what, 0.0, unit, price, 0.0, period, note, known=False)
 
     def class_of(self, objects: Objects) -> StorageClass:
         return self.parts if objects.kind == "parts" else self.standard

@@ -1,5 +1,6 @@
 """Records -> pixels, or why there are none; codecs and weights are loaded as they are needed."""
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +26,7 @@ class Restored:
     pixels_hwc: Pixels
     record: Record
     provenance: Provenance
+    seconds: float  # that the codec took for it: its share of a batch
     caption_lost: bool = False  # its caption is damaged in the archive: the record here has none
 
 
@@ -89,6 +91,7 @@ class Decoder:
             batch = [record for record in batch if _captioned(record)]
             if not batch:
                 return
+        started = time.monotonic()
         try:
             decoded = codec.decode([record.image for record in batch if record.image is not None])
         except Exception as error:  # noqa: BLE001 - whatever a codec raises costs one image, not the others
@@ -98,10 +101,13 @@ class Decoder:
                 for record in batch:
                     yield from self._decoded([record])
             return
+        seconds = (time.monotonic() - started) / len(batch)
         for record, pixels_hwc in zip(batch, decoded, strict=True):
-            yield self._checked(record, pixels_hwc, codec.spec)
+            yield self._checked(record, pixels_hwc, codec.spec, seconds)
 
-    def _checked(self, record: Record, pixels_hwc: Pixels, spec: CodecSpec) -> Restored | Lost:
+    def _checked(
+        self, record: Record, pixels_hwc: Pixels, spec: CodecSpec, seconds: float
+    ) -> Restored | Lost:
         assert record.image is not None
         image = record.image
         if pixels_hwc.shape != (image.height, image.width, 3):
@@ -116,7 +122,7 @@ class Decoder:
             caption=image.caption,
             generative=bool(spec.weights),
         )
-        return Restored(record.key, pixels_hwc, record, provenance)
+        return Restored(record.key, pixels_hwc, record, provenance, seconds)
 
 
 def _captioned(record: Record) -> bool:

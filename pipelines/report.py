@@ -45,6 +45,7 @@ class Report:
     ratio: float  # source bytes for one of the archive; 0 without images
     objects: tuple[Objects, ...]
     encode_seconds: Mapping[str, float]  # device -> seconds of its workers
+    decode_seconds: float | None  # of one image, as it was told
     lines: tuple[CostLine, ...]
     verdict: Verdict
 
@@ -98,6 +99,7 @@ def report(
         ratio=source_bytes / archive_bytes if pixels else 0.0,
         objects=objects,
         encode_seconds=seconds,
+        decode_seconds=decode_seconds,
         lines=tuple(lines),
         verdict=verdict(lines, holdings, years),
     )

@@ -100,6 +100,7 @@ class Finished:
     kept: int
     lost: int
     written_bytes: int
+    decode_seconds: float | None  # of one image that was written, on average; None where none was
     seconds: float
     complete: bool
 
@@ -145,7 +146,15 @@ def restore(job: RestoreJob, load_codec: LoadCodec, weights_cache: Path) -> Iter
         for outcome in _outcomes(job.workers, job.gpu, setup, prepared, stopping):
             yield from counts.noted([outcome])
         complete = not stopping.is_set()
-    yield Finished(**vars(counts), seconds=time.monotonic() - started, complete=complete)
+    yield Finished(
+        written=counts.written,
+        kept=counts.kept,
+        lost=counts.lost,
+        written_bytes=counts.written_bytes,
+        decode_seconds=counts.decode_seconds / counts.written if counts.written else None,
+        seconds=time.monotonic() - started,
+        complete=complete,
+    )
 
 
 @dataclass
@@ -154,6 +163,7 @@ class _Counts:
     kept: int = 0
     lost: int = 0
     written_bytes: int = 0
+    decode_seconds: float = 0.0  # all together
 
     def noted(self, outcomes: Sequence[Written | Kept | Lost]) -> Sequence[Written | Kept | Lost]:
         """The outcomes as they are, once counted."""
@@ -161,7 +171,9 @@ class _Counts:
             self.written += isinstance(outcome, Written)
             self.kept += isinstance(outcome, Kept)
             self.lost += isinstance(outcome, Lost)
-            self.written_bytes += outcome.size if isinstance(outcome, Written) else 0
+            if isinstance(outcome, Written):
+                self.written_bytes += outcome.size
+                self.decode_seconds += outcome.decode_seconds
         return outcomes
 
 

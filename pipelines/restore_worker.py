@@ -24,6 +24,7 @@ class Written:
     key: str
     path: str  # below the output
     size: int  # bytes
+    decode_seconds: float
     caption_lost: bool  # the archive's caption of it is damaged: the file has none
 
 
@@ -161,4 +162,4 @@ class RestoreWorker:
             if error.errno not in _NO_SUCH_NAME:
                 raise
             return Lost(image.key, f"no file can be written at {path!r}: {error.strerror}")
-        return Written(image.key, path, len(content), image.caption_lost)
+        return Written(image.key, path, len(content), image.seconds, image.caption_lost)

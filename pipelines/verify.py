@@ -33,7 +33,8 @@ class Checked:
     objects: int  # parts included
     bytes: int
     records: int
-    decoded: int
+    decoded: int  # images that were tried
+    decode_seconds: float | None = None  # of one image that could be decoded, on average; None where none was
 
 
 def verify(
@@ -68,7 +69,13 @@ def verify(
     yield from table.check(parts)
     yield from _left_over(objects, parts)
     yield Checked(
-        len(parts), len(parts), len(objects.sizes), sum(objects.sizes.values()), table.records, sample.decoded
+        len(parts),
+        len(parts),
+        len(objects.sizes),
+        sum(objects.sizes.values()),
+        table.records,
+        sample.decoded,
+        sample.seconds / sample.restored if sample.restored else None,
     )
 
 
@@ -87,6 +94,8 @@ class _Sample:
     seed: int
     decoder: Decoder
     decoded: int = 0
+    restored: int = 0
+    seconds: float = 0.0  # that codecs took for those
 
     def takes(self, record: Record) -> bool:
         drawn = hashlib.blake2b(
@@ -100,6 +109,9 @@ class _Sample:
         for outcome in self.decoder.decode(chosen):
             if isinstance(outcome, Lost):
                 yield Finding("undecodable", outcome.key, outcome.why)
+            else:
+                self.restored += 1
+                self.seconds += outcome.seconds
 
 
 @dataclass

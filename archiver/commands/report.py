@@ -37,7 +37,12 @@ def report(
         float, typer.Option(min=0, metavar="N", help="How long originals or archive are kept.")
     ] = 5.0,
     decode_seconds: Annotated[
-        float | None, typer.Option(min=0, metavar="SECONDS", help="Of one image, where you have measured it.")
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="Of one image: `archiver verify --decode` and `archiver restore --json` measure it.",
+        ),
     ] = None,
     archive_option: ArchiveOptions = None,
     as_json: AsJson = False,

@@ -62,7 +62,8 @@ def _summary(checked: "Checked", findings: list["Finding"]) -> str:
     read = (
         f"{count_text(checked.records, 'record')} in {count_text(checked.parts, 'part')}, "
         f"{count_text(checked.objects, 'object')}, {bytes_text(checked.bytes)} read, "
-        f"{count_text(checked.decoded, 'image')} decoded: "
+        f"{count_text(checked.decoded, 'image')} decoded"
+        + (f" in {checked.decode_seconds:.3g} s each: " if checked.decode_seconds is not None else ": ")
     )
     harmful = sum(not finding.harmless for finding in findings)
     if harmful:

@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.costs import GB, NOT_MEASURED, CostLine, Holdings, Objects, Period, Section, cost_lines
+from pipelines.costs import (
+    GB,
+    NOT_MEASURED,
+    NOT_TOLD,
+    CostLine,
+    Holdings,
+    Objects,
+    Period,
+    Section,
+    cost_lines,
+)
 from pipelines.prices import load_prices
 from pipelines.verdict import dollars_text, verdict
 
@@ -166,7 +176,10 @@ def test_unknown_seconds_are_named_not_guessed() -> None:
     holdings = replace(LARGE, encode_seconds=None, decode_seconds=None)
     lines = cost_lines(holdings, load_prices())
     unknown = [line for line in lines if not line.known]
-    assert {line.note for line in unknown} == {NOT_MEASURED}
+    assert {(line.section, line.note) for line in unknown} == {
+        ("encode", NOT_MEASURED),
+        ("restore", NOT_TOLD),
+    }
     assert {line.dollars for line in unknown} == {0.0}
     judged = verdict(lines, holdings)
     assert judged.left_out == ("seconds of encoding", "seconds of decoding")

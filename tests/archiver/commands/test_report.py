@@ -64,3 +64,20 @@ def test_prices_can_be_replaced(shared: Path, tmp_path: Path) -> None:
     assert refuse("report", shared, "--archive-class", "COLD").startswith(
         "archiver report: storage class 'COLD', expected one of STANDARD, "
     )
+
+
+def test_decoding_is_priced_with_the_seconds_that_verify_and_restore_measure(
+    shared: Path, tmp_path: Path
+) -> None:
+    unknown = {
+        line["note"] for line in json.loads(succeed("report", shared, "--json"))["lines"] if not line["known"]
+    }
+    assert unknown == {"unknown: verify --decode 0.01 measures it, --decode-seconds tells it here"}
+    verified = json.loads(succeed("verify", shared, "--decode", 1, "--json"))["decode_seconds"]
+    restored = json.loads(succeed("restore", shared, tmp_path / "out", "--json"))["decode_seconds"]
+    assert 0 < min(verified, restored) < max(verified, restored) < 10
+    found = json.loads(succeed("report", shared, "--decode-seconds", verified, "--json"))
+    assert found["decode_seconds"] == verified
+    assert all(line["known"] for line in found["lines"])
+    (one,) = [line for line in found["lines"] if line["what"] == "1 image: decode"]
+    assert one["dollars"] == pytest.approx(verified / 3600 * one["unit_price"])

@@ -15,10 +15,13 @@ from tests.command_line import run, succeed
 def test_verify_an_intact_archive(shared: Path) -> None:
     out = succeed("verify", shared, "--decode", 1)
     assert re.fullmatch(
-        r"4 records in 1 part, \d+ objects, \d+\.\d kB read, 3 images decoded: all intact\n", out
+        r"4 records in 1 part, \d+ objects, \d+\.\d kB read, "
+        r"3 images decoded in 0\.\d+ s each: all intact\n",
+        out,
     )
     found = json.loads(succeed("verify", shared, "--json"))
     assert (found["ok"], found["records"], found["decoded"], found["findings"]) == (True, 4, 0, [])
+    assert found["decode_seconds"] is None
 
 
 def test_verify_names_what_is_damaged(shared: Path, tmp_path: Path) -> None:

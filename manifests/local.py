@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
@@ -34,11 +34,14 @@ class LocalStore:
             return file.read(end - start)
 
     def write(self, path: str, content: bytes) -> None:
-        with _unfinished(self._at(path), content) as name:
+        self.write_pieces(path, (content,))
+
+    def write_pieces(self, path: str, pieces: Iterable[bytes]) -> None:
+        with _unfinished(self._at(path), pieces) as name:
             os.replace(name, self._at(path))
 
     def create(self, path: str, content: bytes) -> bool:
-        with _unfinished(self._at(path), content) as name:
+        with _unfinished(self._at(path), (content,)) as name:
             try:
                 os.link(name, self._at(path))
             except FileExistsError:
@@ -70,13 +73,14 @@ class LocalStore:
 
 
 @contextmanager
-def _unfinished(target: str, content: bytes) -> Iterator[str]:
-    """A file beside the target that holds the content, on disk for good; gone afterwards unless renamed."""
+def _unfinished(target: str, pieces: Iterable[bytes]) -> Iterator[str]:
+    """A file beside the target that holds the pieces, on disk for good; gone afterwards unless renamed."""
     folder = os.path.dirname(target)
     name = os.path.join(folder, f"{UNFINISHED}{os.getpid()}-{secrets.token_hex(4)}")
     try:
         with _open_new(name) as file:
-            file.write(content)
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())  # the log must not name a part that a power cut can still take back
         yield name

@@ -1,7 +1,7 @@
 """Any other fsspec location as a source: gs://, https://, memory://, zip:// and so on."""
 
 import calendar
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -38,6 +38,9 @@ class OtherStore:
     def write(self, path: str, content: bytes) -> None:
         with _os_errors(self.location):
             self._fs.pipe_file(self._at(path), content)
+
+    def write_pieces(self, path: str, pieces: Iterable[bytes]) -> None:
+        raise ValueError(f"write {path!r} in pieces at {self.location}: only local disks and S3 can do that")
 
     def create(self, path: str, content: bytes) -> bool:
         raise ValueError(

@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from manifests.storage import Entry, Store
 
@@ -57,6 +57,9 @@ class Recent:
 
     def write(self, path: str, content: bytes) -> None:
         self._store.write(path, content)
+
+    def write_pieces(self, path: str, pieces: Iterable[bytes]) -> None:
+        self._store.write_pieces(path, pieces)
 
     def create(self, path: str, content: bytes) -> bool:
         return self._store.create(path, content)

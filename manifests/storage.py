@@ -1,7 +1,7 @@
 """A URL and its options -> a store of objects for us, and storage options for Delta Lake."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -62,6 +62,12 @@ class Store(Protocol):
 
     def write(self, path: str, content: bytes) -> None:
         """Puts the whole object in place at once: nobody ever sees a part of it."""
+
+    def write_pieces(self, path: str, pieces: Iterable[bytes]) -> None:
+        """As `write`, of content that memory need not hold: pieces of 5 MB or more, but for the last.
+
+        Where the pieces end with an error there is no such object, or still the one there was.
+        """
 
     def create(self, path: str, content: bytes) -> bool:
         """As `write`, unless there is such an object: True for exactly one of all who try.

@@ -65,10 +65,21 @@ def store_weights(archive: Archive, weights: Mapping[str, Path]) -> None:
         path = weights_path(sha256)
         if archive.store.size(path) == file.stat().st_size:
             continue
-        content = file.read_bytes()
-        if hashlib.sha256(content).hexdigest() != sha256:
-            raise ValueError(f"weights {file}: their sha256 is not {sha256}")
-        archive.store.write(path, content)
+        if file.stat().st_size > CHUNK_BYTES:
+            archive.store.write_pieces(path, _pieces(file, sha256))
+        else:
+            archive.store.write(path, b"".join(_pieces(file, sha256)))
+
+
+def _pieces(file: Path, sha256: str) -> Iterator[bytes]:
+    """A file in pieces, for files larger than memory; at its end ValueError if it is of another hash."""
+    found = hashlib.sha256()
+    with file.open("rb") as content:
+        while piece := content.read(CHUNK_BYTES):
+            found.update(piece)
+            yield piece
+    if found.hexdigest() != sha256:
+        raise ValueError(f"weights {file}: their sha256 is not {sha256}")
 
 
 def chunks(store: Store, path: str) -> Iterator[bytes]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -57,6 +58,33 @@ def test_read_inverts_write_and_the_last_write_counts(store: Store) -> None:
     store.write("empty", b"")
     assert store.read("empty") == b""
     assert (store.size("empty"), store.size("runs/a/plan.parquet"), store.size("runs/a")) == (0, 6, None)
+
+
+def test_pieces_become_one_object_or_none(store: Store) -> None:
+    pieces = [bytes([number]) * 5_300_000 for number in range(2)] + [b"end"]
+    store.write_pieces("long", pieces)
+    assert store.read("long") == b"".join(pieces)
+
+    for path in ("long", "another"):
+        with pytest.raises(ValueError, match="torn"):
+            store.write_pieces(path, _torn(pieces[0]))
+    assert store.size("long") == 10_600_003
+    assert [entry.path for entry in store.list()] == ["long"]
+
+
+def _torn(piece: bytes) -> Iterator[bytes]:
+    yield piece
+    raise ValueError("torn")
+
+
+@pytest.mark.s3
+def test_a_torn_upload_leaves_no_parts_behind(s3: S3Server) -> None:
+    location = s3.location("root")
+    with pytest.raises(ValueError, match="torn"):
+        connect(location).write_pieces("long", _torn(b"x" * 5_300_000))
+    client = s3.client()
+    assert "Uploads" not in client.list_multipart_uploads(Bucket=location.url.split("/")[2])
+    client.close()
 
 
 def test_a_range_is_cut_as_slices_are(store: Store) -> None:

@@ -76,3 +76,16 @@ def test_a_file_of_another_hash_is_not_stored(made: Archive, tmp_path: Path) -> 
 def test_a_spec_cannot_name_other_files(made: Archive, tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="expected a sha256"):
         fetch_weights(made, CodecSpec("gan", 1, {}, (name,)), tmp_path / "cache")
+
+
+def test_weights_larger_than_a_piece_are_stored_in_pieces(
+    made: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "CHUNK_BYTES", 1000)
+    (tmp_path / "local.safetensors").write_bytes(CONTENT)
+    store_weights(made, {SHA256: tmp_path / "local.safetensors"})
+    assert made.store.read(weights_path(SHA256)) == CONTENT
+    (tmp_path / "local.safetensors").write_bytes(CONTENT[:-1] + b"x")
+    with pytest.raises(ValueError, match="their sha256 is not"):
+        store_weights(made, {"0" * 64: tmp_path / "local.safetensors"})
+    assert [entry.path for entry in made.store.list("weights")] == [weights_path(SHA256)]

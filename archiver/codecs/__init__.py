@@ -22,5 +22,13 @@ def load_codec(spec: CodecSpec, weights: Mapping[str, Path], device: str) -> Cod
             from archiver.codecs.gan import load_gan
 
             return load_gan(spec, weights, device)
+        case "perco":
+            from archiver.codecs.perco import load_perco
+
+            return load_perco(spec, weights, device)
+        case "sprdiff":
+            from archiver.codecs.sprdiff import load_sprdiff
+
+            return load_sprdiff(spec, weights, device)
         case _:
-            raise ValueError(f"codec {spec.name!r}, this program knows: avif, layered, gan")
+            raise ValueError(f"codec {spec.name!r}, this program knows: avif, layered, gan, perco, sprdiff")

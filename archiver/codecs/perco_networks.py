@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
+from archiver.codecs.perco_indices import IndexModel
 from archiver.codecs.perco_text import TextShape, WordEncoder
 
 # Legend of suffixes: B batch; C channels of latents, M of the hyper-latent, D of a code; K codes;
@@ -182,6 +183,7 @@ class Shape:
     code: int = 32  # numbers in a code, D
     decay: float = DECAY
     text: TextShape | None = None  # None: captions are read by an encoder of another file
+    modelled: bool = False  # whether the file holds a model of the indices, see perco_indices.py
 
 
 class Rate(nn.Module):
@@ -191,6 +193,7 @@ class Rate(nn.Module):
         super().__init__()
         self.hyper = HyperEncoder(rate.shrink, shape.latent, shape.width, shape.hyper)
         self.vq = CosineVQ(rate.codes, shape.hyper, shape.code, shape.decay)
+        self.indices = IndexModel(rate.codes) if shape.modelled else None
 
 
 class Perco(nn.Module):

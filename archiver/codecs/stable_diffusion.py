@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from transformers import CLIPTextModel, CLIPTokenizer
 
 # Legend of suffixes: B batch, n tokens, E channels.
@@ -73,11 +73,11 @@ class TextEncoder:
 
 def load_autoencoder_kl(file: Path, device: torch.device) -> "AutoencoderKL":
     """Frozen, in fp32; ValueError for a file of another part."""
-    from diffusers import AutoencoderKL
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     config, tensors = opened(file, AUTOENCODER)
-    network = AutoencoderKL(**config)  # type: ignore[no-untyped-call]
-    _fill(network, tensors, file, device)  # type: ignore[arg-type]
+    network: AutoencoderKL = AutoencoderKL(**config)
+    _fill(network, tensors, file, device)
     return network
 
 

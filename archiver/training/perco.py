@@ -242,7 +242,8 @@ def fitted(run: Run, photos: int = 2000) -> Perco:
     Of the photographs that are never trained on, what the models save is written beside the checkpoint.
     """
     averaged = run.averaged()
-    assert isinstance(averaged, Trained) and isinstance(run.task, PercoTask)
+    assert isinstance(averaged, Trained)
+    assert isinstance(run.task, PercoTask)
     network = Perco(replace(averaged.network.shape, modelled=True)).to(run.device).eval()
     network.load_state_dict(averaged.network.state_dict(), strict=False)
     found = []

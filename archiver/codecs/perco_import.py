@@ -108,7 +108,7 @@ def check_rate(rate: str) -> None:
 
 
 def base_folder(checkpoint: Path, base: str | None) -> Path:
-    """Where Stable Diffusion lies: a folder, or what the hub gives for an id like "owner/name"."""
+    """Where Stable Diffusion lies: a folder, or what the hub gives (as safetensors) for an id like "owner/name"."""
     if base is None:
         if not (checkpoint / "vae").is_dir():
             raise ValueError(f"{checkpoint} has no vae/: expected --base, a copy of Stable Diffusion 2.1")
@@ -125,7 +125,7 @@ def base_folder(checkpoint: Path, base: str | None) -> Path:
             snapshot_download(
                 base,
                 allow_patterns=["vae/*", "text_encoder/*", "tokenizer/*", "scheduler/*"],
-                ignore_patterns=["*.msgpack", "*.onnx*", "*.fp16.*"],
+                ignore_patterns=["*.bin", "*.msgpack", "*.onnx*", "*.fp16.*"],
             )
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:

@@ -262,6 +262,10 @@ def test_what_is_not_there(copy: Path) -> None:
         import_perco(copy / "nowhere", None, "0.0313", copy / "out")
     with pytest.raises(FileNotFoundError, match=r"expected a folder, or an id of the Hugging Face hub"):
         import_perco(copy / "checkpoint", str(copy / "no/base"), "0.0313", copy / "out")
+    with pytest.raises(
+        ValueError, match=r"the hub does not give a b/c, which is no folder here: Repo id must"
+    ):
+        import_perco(copy / "checkpoint", "a b/c", "0.0313", copy / "out")
     (copy / "checkpoint" / HYPER_FILE).write_bytes(b"torn")
     assert "is no safetensors file" in refusal(copy)
 

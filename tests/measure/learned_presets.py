@@ -2,7 +2,7 @@
 
     python tests/measure/learned_presets.py FOLDER PRESET...
 
-Quick, for many presets: distances come from features in bf16, good to 0.002. `archiver evaluate` is the full measure.
+Presets that read captions are given ImageNet tags, whose bytes are not counted. Quick, for many presets: distances come from features in bf16, good to 0.002. `archiver evaluate` is the full measure.
 """
 
 import sys
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from archiver.captioners import load_captioner
 from archiver.codecs import load_codec
 from archiver.perception.dists import DISTS
 from archiver.perception.lpips import LPIPS
@@ -31,13 +32,16 @@ def main() -> None:
     codecs = {name: load_codec(find_preset(name).spec, shipped_weights(), "cpu") for name in names}
     found: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in names}
     lpips, dists = LPIPS("alexnet").eval(), DISTS().eval()
+    reads = any(codec.reads_caption for codec in codecs.values())
+    tagger = load_captioner("tags", "cpu") if reads else None
     for file in sorted(file for file in folder.iterdir() if file.suffix in (".avif", ".png", ".jpg")):
         original = read_image(file.read_bytes()).pixels_hwc
         before = planes(original)
+        caption = tagger.captions([original])[0] if tagger else None
         with torch.autocast("cpu", torch.bfloat16):
             lpips_before, dists_before = lpips.taps(2 * before - 1), dists.taps(before)
         for name, codec in codecs.items():
-            (encoded,) = codec.encode([Picture(original, None)])
+            (encoded,) = codec.encode([Picture(original, caption)])
             (decoded,) = codec.decode([encoded])
             after = planes(decoded)
             with torch.autocast("cpu", torch.bfloat16):

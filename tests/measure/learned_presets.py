@@ -2,7 +2,8 @@
 
     python tests/measure/learned_presets.py FOLDER PRESET...
 
-Presets that read captions are given ImageNet tags, whose bytes are not counted. Quick, for many presets: distances come from features in bf16, good to 0.002. `archiver evaluate` is the full measure.
+Presets that read captions are given ImageNet tags, whose bytes are not counted. Quick, for many presets: distances come
+from features in bf16, good to 0.002. `archiver evaluate` is the full measure.
 """
 
 import sys

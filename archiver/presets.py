@@ -14,6 +14,7 @@ class Preset:
     bpp: float  # nominal: mean over ordinary photographs, header included
     summary: str
     reads_caption: bool = False  # decoding is conditioned on the caption: encoding refuses to go without
+    selective: bool = False  # parts of a picture can be left out, see `Picture.labels_hw`: `encode --keep`
     gpu: bool = False  # runs best on a GPU: workers are pinned to the cluster's GPUs
     imported: bool = (
         False  # comes without weights, and its spec without their sha256; see archiver/weights.py

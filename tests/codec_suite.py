@@ -1,13 +1,13 @@
-"""The suite that every codec passes. tests/archiver/codecs/test_avif.py shows how a codec asks for it.
+"""The suites that every codec passes. tests/archiver/codecs/test_avif.py shows how a preset asks for its own.
 
-`python -m tests.codec_suite PRESET FILE.npz` decodes in a process of its own what a test left in FILE.npz.
+`python -m tests.codec_suite SPEC.json FILE.npz WEIGHTS...` decodes in another process what a test left in FILE.npz.
 """
 
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from archiver.codecs import load_codec
-from archiver.presets import find_preset
+from archiver.presets import Preset, find_preset
 from archiver.weights import shipped_weights
 from manifests.records import CodecSpec, EncodedImage
 from pipelines.codec import Codec, Picture, Pixels
@@ -48,27 +48,43 @@ def apart(first: Pixels, second: Pixels) -> int:
     return int(np.abs(first.astype(int) - second.astype(int)).max())
 
 
-class CodecSuite:
-    """Subclass it as `TestX`, and name the preset."""
+class CodecContract:
+    """What a codec does with any weights, trained or not. Subclass it as `TestX`, and name the preset.
+
+    Where it is none of the program's, override the fixtures `asked` and `files`.
+    """
 
     preset: ClassVar[str]
     tolerance: ClassVar[int] = 0  # levels that pixels may differ by between thread counts of one machine
-    golden_tolerance: ClassVar[int] = 1  # ... and between versions of the libraries below a codec
     fuzz_cases: ClassVar[int] = 150  # of each kind
     fuzz_seconds: ClassVar[float] = 30
 
-    def exact(self, codec: Codec, encoded: EncodedImage) -> bytes:
-        """What of a bitstream must decode to the same bytes everywhere and for ever: symbols, planes."""
-        raise NotImplementedError
+    @pytest.fixture(scope="class")
+    @classmethod
+    def asked(cls) -> Preset:
+        return find_preset(cls.preset)
 
     @pytest.fixture(scope="class")
     @classmethod
-    def codec(cls) -> Codec:
-        return load_preset(cls.preset)
+    def files(cls) -> Mapping[str, Path]:
+        """Weights, sha256 -> file."""
+        return shipped_weights()
 
-    def test_preset_and_codec_agree_on_whether_captions_are_read(self, codec: Codec) -> None:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def codec(cls, asked: Preset, files: Mapping[str, Path]) -> Codec:
+        return load_codec(asked.spec, files, "cpu")
+
+    def test_preset_and_codec_agree_on_whether_captions_are_read(self, codec: Codec, asked: Preset) -> None:
         """The preset refuses `--captions none`; the codec itself makes pipelines refuse an image without one."""
-        assert codec.reads_caption == find_preset(self.preset).reads_caption
+        assert codec.reads_caption == asked.reads_caption
+
+    def test_preset_and_codec_agree_on_whether_parts_are_left_out(self, codec: Codec, asked: Preset) -> None:
+        """The preset refuses `--keep`; the codec would not see what it asks for."""
+        labels = np.full((96, 96), 255, dtype=np.uint8)
+        labels[:16] = 0
+        whole, part = codec.encode([Picture(photo(96, 96), CAPTION), Picture(photo(96, 96), CAPTION, labels)])
+        assert (part.bitstream != whole.bitstream) == asked.selective
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -87,13 +103,6 @@ class CodecSuite:
         decoded = decode_one(codec, encoded)
         assert decoded.shape == (height, width, 3)
         assert decoded.dtype == np.uint8
-
-    @pytest.mark.parametrize("kind", KINDS)
-    def test_a_picture_of_any_kind_comes_back_nearly_in_its_colours(self, codec: Codec, kind: str) -> None:
-        pixels_hwc = KINDS[kind](49, 83)
-        decoded = decode_one(codec, encode_one(codec, pixels_hwc))
-        assert decoded.shape == (49, 83, 3)
-        assert np.abs(decoded.mean(axis=(0, 1)) - pixels_hwc.mean(axis=(0, 1))).max() < 32
 
     def test_decoding_twice_gives_the_same_pixels(self, codec: Codec, several: list[EncodedImage]) -> None:
         for first, second in zip(codec.decode(several), codec.decode(several), strict=True):
@@ -118,36 +127,37 @@ class CodecSuite:
         encode_one(codec, pixels_hwc)
 
     def test_another_process_with_one_thread_gives_the_same_pixels(
-        self, codec: Codec, several: list[EncodedImage], tmp_path: Path
+        self, codec: Codec, files: Mapping[str, Path], several: list[EncodedImage], tmp_path: Path
     ) -> None:
-        file = tmp_path / "pictures.npz"
+        file, spec = tmp_path / "pictures.npz", tmp_path / "spec.json"
         write_encoded(file, several)
+        spec.write_bytes(codec.spec.to_json())
+        needed = [str(files[name]) for name in codec.spec.weights]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-W", "error", "-m", "tests.codec_suite", self.preset, str(file)]
+        command = [sys.executable, "-W", "error", "-m", "tests.codec_suite", str(spec), str(file), *needed]
         subprocess.run(command, check=True, env=environment, cwd=ROOT, timeout=120)
         with np.load(file) as there:
             for place, here in enumerate(codec.decode(several)):
                 assert apart(here, there[f"decoded{place}"]) <= self.tolerance
 
-    def test_the_spec_comes_back_from_its_json(self, codec: Codec, several: list[EncodedImage]) -> None:
+    def test_the_spec_comes_back_from_its_json(
+        self, codec: Codec, asked: Preset, files: Mapping[str, Path], several: list[EncodedImage]
+    ) -> None:
         spec = CodecSpec.from_json(codec.spec.to_json())
-        assert spec == codec.spec == find_preset(self.preset).spec
-        again = load_codec(spec, shipped_weights(), "cpu")
+        assert spec == codec.spec == asked.spec
+        again = load_codec(spec, files, "cpu")
         assert apart(decode_one(again, several[0]), decode_one(codec, several[0])) == 0
 
-    def test_a_spec_of_another_version_is_refused(self, codec: Codec) -> None:
+    def test_a_spec_of_another_version_is_refused(self, codec: Codec, files: Mapping[str, Path]) -> None:
         with pytest.raises(ValueError, match=f"version {codec.spec.version + 1}"):
-            load_codec(replace(codec.spec, version=codec.spec.version + 1), shipped_weights(), "cpu")
+            load_codec(replace(codec.spec, version=codec.spec.version + 1), files, "cpu")
 
-    def test_a_parameter_that_the_program_does_not_know_is_refused(self, codec: Codec) -> None:
+    def test_a_parameter_that_the_program_does_not_know_is_refused(
+        self, codec: Codec, files: Mapping[str, Path]
+    ) -> None:
         params = {**codec.spec.params, "unheard_of": 1}
         with pytest.raises(ValueError, match="unheard_of"):
-            load_codec(replace(codec.spec, params=params), shipped_weights(), "cpu")
-
-    def test_photographs_take_about_as_many_bytes_as_the_preset_says(self, codec: Codec) -> None:
-        encoded = codec.encode([Picture(pixels_hwc, CAPTION) for pixels_hwc in photographs()])
-        found = np.mean([8 * len(image.bitstream) / (image.height * image.width) for image in encoded])
-        assert 0.5 < found / find_preset(self.preset).bpp < 2
+            load_codec(replace(codec.spec, params=params), files, "cpu")
 
     @pytest.mark.parametrize(
         ("height", "width"),
@@ -173,6 +183,30 @@ class CodecSuite:
             with suppress(ValueError):
                 assert decode_one(codec, encoded).shape == (encoded.height, encoded.width, 3)
         assert time.monotonic() - started < self.fuzz_seconds
+
+
+class CodecSuite(CodecContract):
+    """... and what a preset with its own weights promises besides."""
+
+    golden_tolerance: ClassVar[int] = 1  # levels, between versions of the libraries below a codec
+
+    def exact(self, codec: Codec, encoded: EncodedImage) -> bytes:
+        """What of a bitstream must decode to the same bytes everywhere and for ever: symbols, planes."""
+        raise NotImplementedError
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_picture_of_any_kind_comes_back_nearly_in_its_colours(self, codec: Codec, kind: str) -> None:
+        pixels_hwc = KINDS[kind](49, 83)
+        decoded = decode_one(codec, encode_one(codec, pixels_hwc))
+        assert decoded.shape == (49, 83, 3)
+        assert np.abs(decoded.mean(axis=(0, 1)) - pixels_hwc.mean(axis=(0, 1))).max() < 32
+
+    def test_photographs_take_about_as_many_bytes_as_the_preset_says(
+        self, codec: Codec, asked: Preset
+    ) -> None:
+        encoded = codec.encode([Picture(pixels_hwc, CAPTION) for pixels_hwc in photographs()])
+        found = np.mean([8 * len(image.bitstream) / (image.height * image.width) for image in encoded])
+        assert 0.5 < found / asked.bpp < 2
 
     def test_what_earlier_versions_wrote_is_decoded_as_they_did(self, codec: Codec) -> None:
         for golden in read_golden(codec.spec):
@@ -210,14 +244,16 @@ def write_encoded(file: Path, several: Sequence[EncodedImage]) -> None:
 
 
 def main() -> None:
-    preset, file = sys.argv[1:]
+    spec, file, *weights = sys.argv[1:]
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # some libraries count cores, not OMP_NUM_THREADS
     with np.load(file) as arrays:
         several = [
             EncodedImage(arrays[f"bitstream{place}"].tobytes(), CAPTION, int(height), int(width))
             for place, (height, width) in enumerate(arrays["sizes"])
         ]
-    decoded = {f"decoded{place}": pixels for place, pixels in enumerate(load_preset(preset).decode(several))}
+    files = {sha256(Path(name).read_bytes()): Path(name) for name in weights}
+    codec = load_codec(CodecSpec.from_json(Path(spec).read_bytes()), files, "cpu")
+    decoded = {f"decoded{place}": pixels for place, pixels in enumerate(codec.decode(several))}
     np.savez(file, allow_pickle=False, **decoded)
 
 

@@ -14,9 +14,10 @@ import archiver.codecs.gan
 from archiver.codecs import load_codec
 from archiver.codecs.gan import GanCodec
 from archiver.codecs.gan_labels import OWN, cell_labels
+from archiver.presets import Preset
 from manifests.records import CodecSpec, EncodedImage
 from pipelines.codec import Picture
-from tests.codec_suite import apart, damaged, decode_one, encode_one
+from tests.codec_suite import CodecContract, apart, damaged, decode_one, encode_one
 from tests.golden_files import sha256
 from tests.samples import KINDS, SIZES, photo
 from tests.tiny_gan import PAPER, tiny_codec, tiny_weights
@@ -30,6 +31,23 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 @pytest.fixture(scope="module")
 def codec(weights: Mapping[str, Path]) -> GanCodec:
     return tiny_codec(weights)
+
+
+class TestTinyGan(CodecContract):
+    tolerance = 1  # sums of floats round otherwise with other thread counts
+    fuzz_cases = 15
+    fuzz_seconds = 60
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def files(cls, weights: Mapping[str, Path]) -> Mapping[str, Path]:
+        return weights
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def asked(cls, files: Mapping[str, Path]) -> Preset:
+        spec = CodecSpec("gan", 1, {"channels": 4}, tuple(files))
+        return Preset("gan-tiny", spec, bpp=0.013, summary="untrained", selective=True)
 
 
 def lower_half(height: int, width: int, label: int) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from archiver.codecs.autoencoder import Autoencoder
 from archiver.codecs.gan_networks import Shape as AutoencoderShape
 from archiver.codecs.networks import save_network
 from archiver.codecs.sprdiff import SprdiffCodec, load_sprdiff
-from archiver.codecs.sprdiff_networks import Shape, Sprdiff, context_model
+from archiver.codecs.sprdiff_networks import STRIDE, Shape, Sprdiff, context_model
 from manifests.records import CodecSpec
 from tests.golden_files import sha256
 
@@ -37,8 +37,7 @@ def tiny_weights(folder: Path) -> Mapping[str, Path]:
     network = Sprdiff(SHAPE).eval()
     context = context_model(SHAPE)
     with torch.no_grad():
-        network.gain.add_(3)
-        network.ungain.sub_(3)
+        network.gain.add_(3 / STRIDE)
         for parameter in context.parameters():
             parameter.mul_(2)
     network.entropy.freeze(context)

@@ -4,6 +4,7 @@ Everything meets on a grid of 16x16 pixels, whatever the stride of latents (embe
 a finer grid are folded into channels there, `folded`, and unfolded again, `unfolded`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,13 +16,14 @@ from torch.nn import functional as F
 from archiver.codecs.gan_networks import Block
 from archiver.codecs.latent_codec import ContextModel, Integers
 from archiver.codecs.layered import bent, enlarged
+from archiver.codecs.sprdiff_foundation import GRID, Dino, KlLatents, Transform, with_low_rank
 
 # Legend of suffixes: B batch; H, W pixels; l latents; c cells of 16x16 pixels; y cells of 32x32 pixels, `CELL`.
 
 CELL = 32  # pixels of a symbol
-GRID = 16  # pixels of a feature
 COARSE = 4  # the coarse picture is made at 1/4
 CONDITION = 32
+STRIDE = 8.0  # of a gain's logarithm: bits follow their price eight times as fast as weights learn
 BRANCHES = ("distortion", "semantic", "pixel", "meaning")  # the last two: what the coarse picture tells
 
 
@@ -48,16 +50,26 @@ class Shape:
     cross: int = 128  # channels of tokens
     head: int = 32  # channels of an attention head
     tokens: int = 4  # a side
-    noise: int = 100  # thousandths of the latents' variance that are noise, at the one step
-    foundation: int = (
-        0  # 1: latents, semantics and UNet are those of published models, see sprdiff_foundation.py
-    )
-    rank: int = 0  # of the low-rank updates of the UNet; 0: all of it is trained
+    step: int = 100  # of Stable Diffusion's 1,000: how much noise the one step begins with
+    # 1: latents, semantics and UNet are those of published models (sprdiff_foundation.py), of these sizes
+    foundation: int = 0
+    rank: int = 0  # of the updates of the UNet's attention
+    vae: int = 0  # channels at full size
+    dino_layers: int = 0
+    dino_side: int = 0
 
     @property
     def fold(self) -> int:
         """Latents to a feature, a side."""
         return GRID // self.stride
+
+
+# `sprdiff-sd`: Stable Diffusion 2.1's autoencoder and UNet (or SD-Turbo's), and DINOv2-base.
+FOUNDATION = Shape(
+    latent=4, stride=8, distortion=320, semantic=768, channels=192, slices=6, context=384, width=384, deep=512,
+    blocks=6, pixel=64, unet=320, unet_deep=0, levels=4, layers=2, cross=1024, head=64, tokens=8, step=399,
+    foundation=1, rank=32, vae=128, dino_layers=12, dino_side=37,
+)  # fmt: skip
 
 
 class Encodes(Protocol):
@@ -219,6 +231,13 @@ class Guidance(nn.Module):
         return torch.cat((told, self.rate(rates)[:, None].to(told.dtype)), 1)
 
 
+def signal_and_noise(step: int) -> tuple[float, float]:
+    """What latents and unit noise are multiplied with at a step of Stable Diffusion's schedule."""
+    first, last = 0.00085**0.5, 0.012**0.5
+    left = math.prod(1 - (first + (last - first) * n / 999) ** 2 for n in range(step + 1))
+    return left**0.5, (1 - left) ** 0.5
+
+
 class Denoiser(nn.Module):
     """One step of a UNet (diffusers) from noised estimates to latents, guided by pixels and meaning."""
 
@@ -249,6 +268,7 @@ class Denoiser(nn.Module):
         )
         self.guide = nn.Conv2d(shape.pixel, widths[0], 3, padding=1)
         if shape.foundation:  # the published network as it is, at first
+            with_low_rank(self.unet, shape.rank)
             nn.init.zeros_(self.guide.weight)
         else:
             with torch.no_grad():
@@ -256,8 +276,7 @@ class Denoiser(nn.Module):
 
     def forward(self, estimate: Tensor, noise: Tensor, pixel: Tensor, tokens: Tensor) -> Tensor:
         """Latents (B, latent, l, l) from their estimate, unit noise of the same shape, and guidance."""
-        part = self.shape.noise / 1000
-        signal, spread = (1 - part) ** 0.5, part**0.5
+        signal, spread = signal_and_noise(self.shape.step)
         height, width = estimate.shape[2:]
         many = 2 ** (self.shape.levels - 1)
         pad = (0, -width % many, 0, -height % many)
@@ -273,7 +292,7 @@ class Denoiser(nn.Module):
         guide = self.guide(pixel)
         hook = self.unet.conv_in.register_forward_hook(lambda _, __, out: out + guide.to(out.dtype))
         try:
-            step = torch.tensor(self.shape.noise, device=noised.device)
+            step = torch.tensor(self.shape.step, device=noised.device)
             said: Tensor = self.unet(noised, step, tokens, return_dict=False)[0]
         finally:
             hook.remove()
@@ -287,6 +306,10 @@ class Sprdiff(nn.Module):
         super().__init__()
         self.shape = shape
         self.semantic: nn.Module = Student(shape.semantic)
+        if shape.foundation:
+            self.semantic = Dino(shape.semantic, shape.dino_layers, shape.dino_side).requires_grad_(False)
+            self.autoencoder = KlLatents(shape.vae, shape.latent).requires_grad_(False)
+            self.transform = Transform(shape.distortion)
         self.analysis = Analysis(shape)
         self.reconstruction = Reconstruction(shape)
         self.guidance = Guidance(shape)
@@ -294,9 +317,10 @@ class Sprdiff(nn.Module):
         self.told = nn.Sequential(
             nn.Embedding(shape.rates, CONDITION), nn.Linear(CONDITION, CONDITION), nn.SiLU()
         )
-        steps = torch.linspace(-0.5, 0.5, shape.rates)[:, None].expand(-1, shape.channels)
-        self.gain = nn.Parameter(steps.clone())  # logarithms: what symbols are multiplied with
-        self.ungain = nn.Parameter(-steps.clone())  # ... and what takes it back
+        # What symbols are multiplied with, and takes it back: logarithms, in units of STRIDE.
+        first = torch.linspace(-0.5, 0.5, shape.rates)[:, None].expand(-1, shape.channels) / STRIDE
+        self.gain = nn.Parameter(first.clone())
+        self.ungain = nn.Parameter(torch.zeros(shape.rates, shape.channels))  # beside the gain's own inverse
         # What stands for a branch that is left out, so that leaving it out can be measured.
         self.absent = nn.ParameterDict(
             {
@@ -308,6 +332,10 @@ class Sprdiff(nn.Module):
         )
         # Training leaves it empty, `archiver.training.sprdiff.fitted` fills it.
         self.entropy = Integers(shape.channels, shape.slices, shape.rates, shape.context)
+
+    def own_eyes(self) -> Eyes:
+        """At foundation size: the frozen networks, which this one holds."""
+        return Eyes(self.autoencoder, self.transform)
 
     @torch.no_grad()
     def begin(self, latents: Latents) -> None:
@@ -342,12 +370,12 @@ class Sprdiff(nn.Module):
         distortion = self.present("distortion", distortion, there)
         semantic = self.present("semantic", semantic, there)
         y = self.analysis((folded(latents, self.shape.fold), distortion, semantic), self.told(rates))
-        scaled: Tensor = y.float() * self.gain[rates].exp()[:, :, None, None]
+        scaled: Tensor = y.float() * (STRIDE * self.gain[rates]).exp()[:, :, None, None]
         return scaled
 
     def reconstructed(self, symbols: Tensor, rates: Tensor) -> tuple[Tensor, Tensor]:
         """Symbols -> the estimate of the latents, and the coarse picture at 1/4, around [-1, 1]."""
-        y_hat = symbols * self.ungain[rates].exp()[:, :, None, None]
+        y_hat = symbols * (self.ungain - STRIDE * self.gain)[rates].exp()[:, :, None, None]
         made: tuple[Tensor, Tensor] = self.reconstruction(y_hat, self.told(rates))
         return made
 

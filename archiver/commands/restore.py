@@ -31,6 +31,11 @@ class FileFormat(StrEnum):
     AVIF = "avif"
 
 
+class Decoding(StrEnum):
+    FULL = "full"
+    COARSE = "coarse"
+
+
 def restore(
     archive: ArchiveArgument,
     output: Annotated[
@@ -43,6 +48,12 @@ def restore(
     ] = None,
     limit: Limit = None,
     format: Annotated[FileFormat, typer.Option(help="png keeps every pixel as decoded.")] = FileFormat.PNG,
+    decode: Annotated[
+        Decoding,
+        typer.Option(
+            help="coarse: a fast preview, of codecs that draw on one (sprdiff, layered); nothing in it is invented."
+        ),
+    ] = Decoding.FULL,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are there; else they are kept.")
     ] = False,
@@ -79,7 +90,7 @@ def restore(
     if dry_run:
         _plan(job, as_json)
     else:
-        _restore(job, as_json)
+        _restore(job, decode, as_json)
 
 
 def _keys(file: str) -> tuple[str, ...]:
@@ -131,14 +142,16 @@ def _alike(paths: tuple[str, ...]) -> str:
     )
 
 
-def _restore(job: "RestoreJob", as_json: bool) -> None:
+def _restore(job: "RestoreJob", decode: Decoding, as_json: bool) -> None:
     from archiver.codecs import load_codec
+    from archiver.codecs.coarse import load_coarse
     from pipelines.restore import Finished, Kept, Lost, Planned, Written, restore
     from pipelines.weights import default_cache
 
+    load = load_codec if decode is Decoding.FULL else load_coarse
     finished, lost, done, total, captions_lost = None, [], 0, 0, 0
     with Meter("Restoring", "images") as meter:
-        for event in restore(job, load_codec, default_cache()):
+        for event in restore(job, load, default_cache()):
             match event:
                 case Planned(plan=plan):
                     total = plan.rows

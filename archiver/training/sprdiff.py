@@ -14,7 +14,9 @@ from torch.nn import functional as F
 from archiver.codecs.autoencoder import load_autoencoder
 from archiver.codecs.latent_codec import ContextModel, bits_of, noisy, whole
 from archiver.codecs.layered import enlarged
+from archiver.codecs.published import fit, open_part
 from archiver.codecs.sprdiff import padded, seen_by
+from archiver.codecs.sprdiff_foundation import Dino, published_name
 from archiver.codecs.sprdiff_networks import BRANCHES, CELL, COARSE, Eyes, Shape, Sprdiff, context_model
 from archiver.perception.efficientnet import TAPS, EfficientNetLite, efficientnet_lite0
 from archiver.training.loop import Run
@@ -61,22 +63,46 @@ class Trained(nn.Module):
 
 
 class SprdiffTask:
-    """See `Task`. The autoencoders are frozen, and no part of what is trained."""
+    """See `Task`. At embedded size the autoencoders, `eyes`, are frozen, and no part of what is trained."""
 
-    def __init__(self, shape: Shape, weights: Weights, extra: SprdiffWeights, eyes: Eyes) -> None:
+    def __init__(
+        self, shape: Shape, weights: Weights, extra: SprdiffWeights, eyes: Eyes | None = None
+    ) -> None:
         if len(extra.targets) != shape.rates:
             raise ValueError(f"{len(extra.targets)} targets for {shape.rates} rates")
-        self.shape, self.extra, self.eyes = shape, extra, eyes
+        if (eyes is None) != bool(shape.foundation):
+            raise ValueError("the embedded codec builds on autoencoders, the other one on none")
+        self.shape, self.extra, self.shared = shape, extra, eyes
         self.generator = Trained(shape, TAPS[TEACHER_TAP][1])
-        self.generator.network.begin(eyes.latents)
         self.judges = Judges(weights, beside=3)
         self.critic = self.judges.critic
-        self.teacher: EfficientNetLite = efficientnet_lite0()
+        self.teacher: EfficientNetLite | None = None
+        network = self.generator.network
+        # What learns in the first stage only, and is frozen then.
+        self.first: nn.Module = network.semantic
+        if eyes is not None:
+            self.teacher = efficientnet_lite0()
+            network.begin(eyes.latents)
+        else:
+            self.generator.taught.requires_grad_(False)
+            self.first = network.transform
+
+    def eyes(self, network: Sprdiff) -> Eyes:
+        """The frozen networks that see pictures."""
+        return self.shared or network.own_eyes()
+
+    def _place(self, device: torch.device) -> None:
+        """Moves what is no part of the generator to where it is trained."""
+        shared = (self.shared.latents, self.shared.distortion) if self.shared else ()
+        for network in (*shared, self.teacher, self.judges.lpips, self.judges.dists):
+            if isinstance(network, nn.Module):
+                network.to(device)
 
     def prepared(self, batch: Batch, random: torch.Generator) -> Batch:
         """Adds rates, which branches are there, and all noise."""
         crops, side = batch["target"].shape[0], batch["target"].shape[-1]
         device, shape = batch["target"].device, self.shape
+        self._place(device)
         sizes = {
             "noise_latents": (crops, shape.latent, side // shape.stride, side // shape.stride),
             "noise_quarter": (crops, 1, side // 4, side // 4),
@@ -98,17 +124,19 @@ class SprdiffTask:
         latents = network.network.drawn(
             made.estimate, made.coarse, batch["noise_latents"], batch["rates"], everything["there"]
         )
-        return self._decoded(latents, batch)
+        return self._decoded(network.network, latents, batch)
 
-    def _decoded(self, latents: Tensor, batch: Batch) -> Tensor:
-        return self.eyes.latents.decode(latents, batch["noise_quarter"], batch["noise_HW"])
+    def _decoded(self, network: Sprdiff, latents: Tensor, batch: Batch) -> Tensor:
+        return self.eyes(network).latents.decode(latents, batch["noise_quarter"], batch["noise_HW"])
 
     def _coded(self, trained: Trained, batch: Batch) -> "_Coded":
         """The frozen encoders see, the codec quantises, the coarse decoder reconstructs."""
         target, rates = batch["target"], batch["rates"]
+        eyes = self.eyes(trained.network)
         with torch.no_grad():
-            latents, distortion = self.eyes.latents.encode(target), self.eyes.distortion.encode(target)
-        semantic = trained.network.semantic(target)
+            latents = eyes.latents.encode(target)
+        # Of the embedded codec's encoders only the student learns; of the foundation's only the transform.
+        distortion, semantic = eyes.distortion.encode(target), trained.network.semantic(target)
         # Gradients of the codec do not reach the student: it is told what pictures show, not what is cheap.
         y = trained.network.analysed((latents, distortion, semantic.detach()), rates, batch["there"])
         symbols = whole(y)
@@ -126,7 +154,7 @@ class SprdiffTask:
     def generator_loss(self, batch: Batch, step: int, random: torch.Generator) -> Step:
         extra, target, network = self.extra, batch["target"], self.generator.network
         sketching = step < extra.sketch_steps
-        network.semantic.requires_grad_(sketching)
+        self.first.requires_grad_(sketching)
         made = self._coded(self.generator, batch)
         terms = {
             "coarse": F.mse_loss(made.coarse, F.avg_pool2d(target, COARSE)),
@@ -137,8 +165,8 @@ class SprdiffTask:
             + extra.estimate * terms["estimate"]
             + self._rate(made, batch, step)
         )
-        if sketching:
-            terms["distilled"] = self._distilled(made.semantic, target)
+        if sketching and self.teacher is not None:
+            terms["distilled"] = self._distilled(self.teacher, made.semantic, target)
             loss = loss + extra.distilled * terms["distilled"]
         told = {name: float(term.detach()) for name, term in terms.items()}
         told["bpp"] = float(made.bpp.detach().mean())
@@ -149,7 +177,9 @@ class SprdiffTask:
         drawn = network.drawn(made.estimate, coarse, batch["noise_latents"], batch["rates"], batch["there"])
         latents = F.mse_loss(drawn, made.latents)
         beside = enlarged(coarse, COARSE).clamp(-1, 1)
-        judged = self.judges.generator_loss(self._decoded(drawn, batch), target, beside, step, random)
+        judged = self.judges.generator_loss(
+            self._decoded(network, drawn, batch), target, beside, step, random
+        )
         told |= {"latents": float(latents.detach()), **judged.terms}
         return Step(loss + extra.latents * latents + judged.loss, told)
 
@@ -168,10 +198,10 @@ class SprdiffTask:
                     prices[rate] += extra.price_rate * excess.clamp(-1, 1)
         return loss
 
-    def _distilled(self, semantic: Tensor, target: Tensor) -> Tensor:
+    def _distilled(self, teacher: EfficientNetLite, semantic: Tensor, target: Tensor) -> Tensor:
         """How far the student is from the teacher's features, but for their mean and size in each cell."""
         with torch.no_grad():
-            wanted = self.teacher.to(target.device).features(target)[TEACHER_TAP].movedim(1, -1).float()
+            wanted = teacher.features(target)[TEACHER_TAP].movedim(1, -1).float()
         found = self.generator.taught(semantic).movedim(1, -1).float()
         size = wanted.shape[-1:]
         return F.mse_loss(F.layer_norm(found, size), F.layer_norm(wanted, size))
@@ -196,6 +226,24 @@ class SprdiffTask:
             found |= {f"coarse-{name}{rate}": value for name, value in coarse.items()}
             found[f"bpp{rate}"] = float(made.bpp.mean())
         return found
+
+
+def published(task: SprdiffTask, parts: Mapping[str, Path]) -> SprdiffTask:
+    """The task, its frozen networks as they were published: folders of diffusers and transformers."""
+    network = task.generator.network
+    assert isinstance(network.semantic, Dino)
+    for name, module in (
+        ("unet", network.denoiser.unet),
+        ("vae", network.autoencoder.network),
+        ("dinov2", network.semantic.network),
+    ):
+        part = open_part(parts[name])
+        expected = {ours: tuple(tensor.shape) for ours, tensor in module.state_dict().items()}
+        names = {ours: theirs for ours in expected if (theirs := published_name(ours)) is not None}
+        fit(part, names, expected, spare=set())
+        found = {ours: part.read(theirs).reshape(expected[ours]).float() for ours, theirs in names.items()}
+        module.load_state_dict(found, strict=False)
+    return task
 
 
 @dataclass(frozen=True)
@@ -226,7 +274,7 @@ def fitted(run: Run) -> Sprdiff:
         pixels_hwc = read_photo(store, photo)
         if pixels_hwc is not None:
             whole_hwc = padded(pixels_hwc)
-            features = seen_by(network, task.eyes, whole_hwc, device)
+            features = seen_by(network, task.eyes(network), whole_hwc, device)
             several.append(_all_rates(network, features))
     context = _fit(copy.deepcopy(averaged.context).to(device), several, device)
     network.entropy.freeze(context)

@@ -13,6 +13,7 @@ from archiver.codecs.autoencoder import SHAPE as AUTOENCODER
 from archiver.codecs.gan_networks import Shape as GanShape
 from archiver.codecs.layered import Shape
 from archiver.codecs.networks import save_network
+from archiver.codecs.sprdiff_networks import FOUNDATION
 from archiver.codecs.sprdiff_networks import Shape as SprdiffShape
 from archiver.training.autoencoder import AutoencoderTask
 from archiver.training.autoencoder import fitted as normalised
@@ -25,7 +26,7 @@ from archiver.training.perco import PercoCrops, PercoWeights, embedded_task
 from archiver.training.perco import fitted as perco_fitted
 from archiver.training.photos import licences, list_photos
 from archiver.training.ranks import join_ranks
-from archiver.training.sprdiff import SprdiffTask, SprdiffWeights, embedded_eyes
+from archiver.training.sprdiff import SprdiffTask, SprdiffWeights, embedded_eyes, published
 from archiver.training.sprdiff import fitted as frozen
 from archiver.training.stream import Crops, Feed
 from archiver.training.task import Task
@@ -127,6 +128,35 @@ RECIPES: tuple[Recipe, ...] = (
         shape=asdict(replace(PERCO_TINY, modelled=True)),
         network=perco_fitted,
         parts=("autoencoder",),
+    ),
+    # On Stable Diffusion, for GPUs, with photographs as in the paper (LSDIR and Flickr2W); its parts are published
+    # folders. First symbols and coarse pictures from four times the bits down, then the denoiser.
+    Recipe(
+        "sprdiff-sd",
+        task=lambda parts: published(
+            SprdiffTask(
+                FOUNDATION,
+                Weights(
+                    l1=2.0,
+                    dists_from=100_000,
+                    critic_from=110_000,
+                    dists_side=256,
+                    dists_count=2,
+                    critic=0.05,
+                ),
+                SprdiffWeights(anneal_steps=150_000, sketch_steps=100_000),
+            ),
+            parts,
+        ),
+        crops=GanCrops(512),
+        crop=512,
+        batch=4,
+        schedule=Schedule(
+            steps=250_000, rate=1e-4, critic_rate=1e-4, warm_up=5_000, cool_down=50_000, betas=(0.9, 0.999)
+        ),
+        shape=asdict(FOUNDATION),
+        network=frozen,
+        parts=("unet", "vae", "dinov2"),
     ),
     # GC at the width of the paper, for GPUs; its critic sees labels, GC(D+).
     Recipe(

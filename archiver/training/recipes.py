@@ -1,6 +1,5 @@
 """The settings that the shipped weights were trained with: one table; a recipe and photographs -> a run -> weights."""
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -13,8 +12,9 @@ from archiver.codecs.autoencoder import SHAPE as AUTOENCODER
 from archiver.codecs.gan_networks import Shape as GanShape
 from archiver.codecs.layered import Shape
 from archiver.codecs.networks import save_network
-from archiver.codecs.sprdiff_networks import FOUNDATION
-from archiver.codecs.sprdiff_networks import Shape as SprdiffShape
+from archiver.codecs.perco_import import RATES as PERCO_RATES
+from archiver.codecs.sprdiff_shape import FOUNDATION
+from archiver.codecs.sprdiff_shape import Shape as SprdiffShape
 from archiver.training.autoencoder import AutoencoderTask
 from archiver.training.autoencoder import fitted as normalised
 from archiver.training.gan import GanCrops, GanTask, GanWeights, fitted
@@ -24,14 +24,17 @@ from archiver.training.perceptual import Weights
 from archiver.training.perco import TINY as PERCO_TINY
 from archiver.training.perco import PercoCrops, PercoWeights, embedded_task
 from archiver.training.perco import fitted as perco_fitted
+from archiver.training.perco_sd import PARTS as PERCO_SD_PARTS
+from archiver.training.perco_sd import foundation_task, shape_of_rate, weights_of_rate
 from archiver.training.photos import licences, list_photos
 from archiver.training.ranks import join_ranks
 from archiver.training.sprdiff import SprdiffTask, SprdiffWeights, embedded_eyes, published
-from archiver.training.sprdiff import fitted as frozen
+from archiver.training.sprdiff_fit import fitted as frozen
 from archiver.training.stream import Crops, Feed
 from archiver.training.task import Task
 from archiver.weights import named_weights
 from manifests.storage import Location
+from pipelines.weights import sha256_of_file
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,31 @@ class Recipe:
     shape: Mapping[str, object]  # the network's, as its weights file tells it
     network: Callable[[Run], nn.Module] = Run.averaged  # what of a finished run the codec loads
     parts: tuple[str, ...] = ()  # weights that it builds on: by default those that come with the program
+
+
+def _perco_sd(rate: str) -> Recipe:
+    """For GPUs of 80 GB, or smaller ones with more parts; a batch is 160 with 8 processes (the public code's)."""
+    shape = shape_of_rate(rate)
+    return Recipe(
+        f"perco-sd-{rate}",
+        task=lambda parts: foundation_task(shape, weights_of_rate(rate), parts),
+        crops=PercoCrops(512),
+        crop=512,
+        batch=20,
+        schedule=Schedule(
+            steps=50_000,
+            rate=1e-5,
+            warm_up=10_000,
+            cool_down=1,
+            ema=0.9999,
+            betas=(0.9, 0.999),
+            decay=1e-2,
+            parts=5,
+        ),
+        shape=asdict(replace(shape, modelled=True)),
+        network=perco_fitted,
+        parts=PERCO_SD_PARTS,
+    )
 
 
 _PAPER = GanShape(width=60, blocks=9, paper=1)
@@ -112,7 +140,7 @@ RECIPES: tuple[Recipe, ...] = (
         crops=GanCrops(128),
         crop=128,
         batch=8,
-        schedule=Schedule(steps=7_000, rate=8e-4, cool_down=3_000, warm_up=100),
+        schedule=Schedule(steps=7_000, rate=4e-4, cool_down=3_000, betas=(0.9, 0.99)),
         shape=asdict(SprdiffShape()),
         network=frozen,
         parts=("autoencoder", "autoencoder-mse"),
@@ -169,6 +197,7 @@ RECIPES: tuple[Recipe, ...] = (
         shape=asdict(_PAPER),
         network=fitted,
     ),
+    *(_perco_sd(rate) for rate in PERCO_RATES),
 )
 
 
@@ -213,7 +242,7 @@ def start(
         "licences": licences(photos),
         "crop": recipe.crop,
         "batch": recipe.batch,
-        "parts": {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in found.items()},
+        "parts": {name: sha256_of_file(file) for name, file in found.items() if file.is_file()},
         "schedule": asdict(schedule),
     }
     (out / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")

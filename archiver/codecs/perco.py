@@ -10,7 +10,7 @@ cross-attention, the rates, v-prediction, classifier-free guidance, few steps. D
   drawn in overlapping tiles where they are larger than `tile` (perco_sampling.py);
 - indices can be entropy-coded (perco_indices.py); the paper's uniform code is there too, exact for any codebook;
 - the first noise comes from Philox keyed by a hash of the bitstream, so that a picture's pixels are its own;
-- DDIM ends at the clean latents;
+- DDIM of embedded presets ends at the clean latents, that of Stable Diffusion where its own scheduler does;
 - embedded presets: the same design in the latents of a small autoencoder of our own, with noise levels that end in
   noise alone, a small text encoder trained with the UNet, and one UNet for all rates.
 

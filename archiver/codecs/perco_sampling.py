@@ -45,6 +45,10 @@ class Levels:
     def v(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
         return self._at(self.signal, times) * noise - self._at(self.sigma, times) * latents
 
+    def clean(self, noisy: Tensor, v: Tensor, times: Tensor) -> Tensor:
+        """The latents that noisy ones and v mean."""
+        return self._at(self.signal, times) * noisy - self._at(self.sigma, times) * v
+
     def _at(self, values: Tensor, times: Tensor) -> Tensor:
         return values.to(times.device)[times][:, None, None, None]
 

@@ -4,7 +4,7 @@ import copy
 import json
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +36,10 @@ class Schedule:
     ema: float = 0.999
     clip: float = 1.0  # norm of the gradient
     betas: tuple[float, float] = (0.8, 0.99)
+    decay: float = 0.0  # of weights, AdamW's
+    parts: int = (
+        1  # of a batch, whose gradients are added up before a step: less memory; for tasks without a critic
+    )
     save_seconds: float = 240
     log_steps: int = 20
     check_steps: int = 500
@@ -67,6 +71,12 @@ def tensors_of(arrays: Arrays, device: torch.device) -> Batch:
     return batch
 
 
+def in_parts(arrays: Arrays, parts: int) -> Iterator[Arrays]:
+    """A batch in so many equal parts."""
+    for part in range(parts):
+        yield {name: np.split(values, parts)[part] for name, values in arrays.items()}
+
+
 class Run:
     """The state of a training: all of it is in the checkpoint."""
 
@@ -80,6 +90,10 @@ class Run:
         ranks: Ranks = Ranks(),  # noqa: B008 - frozen
     ) -> None:
         self.task, self.schedule, self.out, self.device, self.ranks = task, schedule, out, device, ranks
+        if feed.batch % schedule.parts or (schedule.parts > 1 and task.critic is not None):
+            raise ValueError(
+                f"a batch of {feed.batch} crops in {schedule.parts} parts, with or without a critic"
+            )
         self.seed = feed.seed
         feed = replace(feed, seed=feed.seed + 100_003 * ranks.rank)
         # Never trained on: each fortieth photograph, cut once, at settings that stay the same along a run.
@@ -92,7 +106,10 @@ class Run:
         rates = (schedule.rate, schedule.critic_rate)
         self.optimisers = [
             torch.optim.AdamW(
-                [p for p in m.parameters() if p.requires_grad], rate, schedule.betas, weight_decay=0.0
+                [p for p in m.parameters() if p.requires_grad],
+                rate,
+                schedule.betas,
+                weight_decay=schedule.decay,
             )
             for m, rate in zip(self.modules, rates, strict=False)
         ]
@@ -142,7 +159,6 @@ class Run:
     def advance(self, arrays: Arrays) -> dict[str, float]:
         """One step of all networks."""
         random = self.random()
-        batch = self.task.prepared(tensors_of(arrays, self.device), random)
         factor = self.schedule.factor(self.step)
         for optimiser, rate in zip(
             self.optimisers, (self.schedule.rate, self.schedule.critic_rate), strict=False
@@ -151,25 +167,36 @@ class Run:
         critic = self.task.critic
         if critic is not None:
             critic.requires_grad_(False)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            made = self.task.generator_loss(batch, self.step, random)
-        terms = dict(made.terms)
-        terms["norm"] = self._descend(0, made.loss)
+        parts, made, batch = self.schedule.parts, [], Batch()
+
+        def losses() -> Iterator[Tensor]:
+            nonlocal batch
+            for part in in_parts(arrays, parts):
+                batch = self.task.prepared(tensors_of(part, self.device), random)
+                with torch.autocast(self.device.type, torch.bfloat16):
+                    made.append(self.task.generator_loss(batch, self.step, random))
+                yield made[-1].loss / parts
+
+        norm = self._descend(0, losses())
+        terms = {name: sum(step.terms[name] for step in made) / parts for name in made[0].terms}
+        terms["norm"] = norm
         if critic is not None:
             critic.requires_grad_(True)
             with torch.autocast(self.device.type, torch.bfloat16):
                 judged = self.task.critic_loss(batch, self.step)
             if judged is not None:
                 terms |= judged.terms
-                self._descend(1, judged.loss)
+                self._descend(1, [judged.loss])
         self._average()
         self.step += 1
         return terms
 
-    def _descend(self, place: int, loss: Tensor) -> float:
+    def _descend(self, place: int, losses: Iterable[Tensor]) -> float:
+        """Down the sum of losses, each of which is made when the slopes of those before are known."""
         optimiser = self.optimisers[place]
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        for loss in losses:
+            loss.backward()  # type: ignore[no-untyped-call]
         parameters = list(self.modules[place].parameters())
         self.ranks.average(parameters)
         norm = nn.utils.clip_grad_norm_(parameters, self.schedule.clip)

@@ -18,6 +18,7 @@ from archiver.codecs.perco_networks import Perco, RateShape, Shape
 from archiver.codecs.perco_sampling import LEVELS, TIMES, Corners, Tiling, sampled, times_of
 from archiver.codecs.perco_spaces import EmbeddedSpace, Reader, Space, WordReader
 from archiver.codecs.perco_text import TextShape, to_list, words_of
+from archiver.perception.lpips import LPIPS
 from archiver.training.loop import Run
 from archiver.training.photos import read_photo
 from archiver.training.stream import Arrays, Feed, windows
@@ -92,6 +93,8 @@ class PercoWeights:
     )
     dropped: float = 0.1  # of all captions, so that guidance knows what no caption looks like
     levels: str = "cosine"
+    lpips: float = 0.0  # of LPIPS (VGG) of the picture that a prediction of v means, in a window
+    window: int = 32  # latent cells a side
 
 
 class Trained(nn.Module):
@@ -117,6 +120,7 @@ class PercoTask:
         self.critic = None
         self.space, self.reader, self.extra = space, reader, extra
         self.levels = LEVELS[extra.levels]()
+        self.lpips = LPIPS("vgg16").eval() if extra.lpips else None
 
     def prepared(self, batch: Batch, random: torch.Generator) -> Batch:
         """Adds latents, tokens, noise and times."""
@@ -146,10 +150,30 @@ class PercoTask:
         v = self.levels.v(latents, batch["noise"], batch["times"])
         found = network.velocity(noisy, z_hat, batch["times"], self._text(network, batch["tokens"]))
         loss_v = F.mse_loss(found.float(), v)
-        shown = F.interpolate(z_hat, size=latents.shape[2:], mode="nearest")
-        loss_direct = F.mse_loss(self.generator.direct(shown).float(), latents)
-        terms = {"v": float(loss_v.detach()), "direct": float(loss_direct.detach())}
-        return Step(loss_v + self.extra.direct * loss_direct, terms)
+        losses = [loss_v]
+        terms = {"v": float(loss_v.detach())}
+        if self.extra.direct:
+            shown = F.interpolate(z_hat, size=latents.shape[2:], mode="nearest")
+            direct = F.mse_loss(self.generator.direct(shown).float(), latents)
+            losses.append(self.extra.direct * direct)
+            terms["direct"] = float(direct.detach())
+        if self.lpips is not None:
+            clean = self.levels.clean(noisy, found.float(), batch["times"])
+            apart = self._apart(self.lpips.to(latents.device), clean, batch["target"], random)
+            losses.append(self.extra.lpips * apart)
+            terms["lpips"] = float(apart.detach())
+        return Step(torch.stack(losses).sum(), terms)
+
+    def _apart(self, lpips: LPIPS, clean: Tensor, target: Tensor, random: torch.Generator) -> Tensor:
+        """LPIPS between what latents mean and the target, in one window of all pictures."""
+        side, cell = min(self.extra.window, *clean.shape[2:]), self.space.cell
+        top, left = (
+            int(torch.randint(0, length - side + 1, (), generator=random)) for length in clean.shape[2:]
+        )
+        made = self.space.decode(clean[:, :, top : top + side, left : left + side])
+        rows, columns = (slice(first * cell, (first + side) * cell) for first in (top, left))
+        distance: Tensor = lpips(made, target[:, :, rows, columns]).mean()
+        return distance
 
     def critic_loss(self, batch: Batch, step: int) -> Step | None:
         return None
@@ -236,7 +260,7 @@ def embedded_task(shape: Shape, extra: PercoWeights, autoencoder: Path) -> Perco
     return PercoTask(generator, space, WordReader(words_of(text), text), extra)
 
 
-def fitted(run: Run, photos: int = 2000) -> Perco:
+def fitted(run: Run, photos: int = 2000, steps: int = 3000) -> Perco:
     """The averaged networks, with models of the indices that suit their own of photographs of the run's training.
 
     Of the photographs that are never trained on, what the models save is written beside the checkpoint.
@@ -253,7 +277,7 @@ def fitted(run: Run, photos: int = 2000) -> Perco:
         )
         model = network.rate(number).indices
         assert model is not None
-        model.load_state_dict(fit_model(seen, rate.codes).state_dict())
+        model.load_state_dict(fit_model(seen, rate.codes, steps).state_dict())
         coder, count = load_indices(model), sum(one.size for one in held_out)
         bits = sum(coder.bits(one) for one in held_out)
         found.append({**asdict(rate), "uniform": math.log2(rate.codes), "modelled": bits / count})

@@ -72,6 +72,7 @@ class SprdiffTask:
         self.judges = Judges(weights, beside=3)
         self.critic = self.judges.critic
         self.teacher: EfficientNetLite | None = None
+        self.generator.get_buffer("prices").fill_(extra.price)
         network = self.generator.network
         # What learns in the first stage only, and is frozen then.
         self.first: nn.Module = network.semantic

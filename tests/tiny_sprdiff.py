@@ -10,7 +10,8 @@ from archiver.codecs.autoencoder import Autoencoder
 from archiver.codecs.gan_networks import Shape as AutoencoderShape
 from archiver.codecs.networks import save_network
 from archiver.codecs.sprdiff import SprdiffCodec, load_sprdiff
-from archiver.codecs.sprdiff_networks import STRIDE, Shape, Sprdiff, context_model
+from archiver.codecs.sprdiff_networks import Sprdiff, context_model
+from archiver.codecs.sprdiff_shape import STRIDE, Shape
 from manifests.records import CodecSpec
 from tests.golden_files import sha256
 

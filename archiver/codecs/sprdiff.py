@@ -49,11 +49,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from archiver.codecs.autoencoder import Autoencoder, decoded_levels, load_autoencoder
-from archiver.codecs.latent_codec import LatentCoder, load_coder, whole
+from archiver.codecs.latent_codec import LatentCoder, load_coder
+from archiver.codecs.latent_model import whole
 from archiver.codecs.layered import enlarged, noise, normal, true_to_base
 from archiver.codecs.networks import levels_of, load_network, weight_files
-from archiver.codecs.sprdiff_foundation import GRID
-from archiver.codecs.sprdiff_networks import BRANCHES, CELL, COARSE, Eyes, Latents, Shape, Sprdiff
+from archiver.codecs.sprdiff_networks import Eyes, Latents, Sprdiff
+from archiver.codecs.sprdiff_shape import BRANCHES, CELL, COARSE, GRID, Shape
 from archiver.codecs.tiles import tiles
 from manifests.records import CodecSpec, EncodedImage
 from pipelines.codec import Picture, Pixels

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-GRID = 16  # pixels of a feature
+from archiver.codecs.sprdiff_shape import GRID
+
 PATCH = 14  # pixels that DINOv2 sees as one
 LATENT_SCALE = 0.18215  # of Stable Diffusion's latents, to unit variance
 # ImageNet's mean and standard deviation, for pixels in [-1, 1].

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from archiver.codecs.sprdiff import SprdiffCodec, load_sprdiff
-from archiver.codecs.sprdiff_networks import BRANCHES
+from archiver.codecs.sprdiff_shape import BRANCHES
 from archiver.evaluation.metrics import METRICS, SHORTEST_SIDE, Measure, Scores, load_measure
 from archiver.presets import PRESETS
 from archiver.weights import shipped_weights

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from archiver.codecs.sprdiff_networks import BRANCHES
+from archiver.codecs.sprdiff_shape import BRANCHES
 from archiver.evaluation.metrics import Scores
 from pipelines.codec import Pixels
 from tests.measure.sprdiff_ablation import COARSE, WHOLE, WITHOUT, at, curves_of, load_rates, table

@@ -15,7 +15,7 @@ import torch
 import archiver.codecs.sprdiff
 from archiver.codecs import load_codec
 from archiver.codecs.sprdiff import SprdiffCodec, blended, spans
-from archiver.codecs.sprdiff_networks import BRANCHES
+from archiver.codecs.sprdiff_shape import BRANCHES
 from manifests.records import CodecSpec, EncodedImage
 from pipelines.codec import Picture, Pixels
 from tests.codec_suite import apart, damaged, decode_one, encode_one

@@ -10,8 +10,9 @@ import torch
 
 from archiver.codecs.autoencoder import load_autoencoder
 from archiver.codecs.latent_codec import load_coder
-from archiver.codecs.sprdiff_networks import Shape, Sprdiff, averages_and_details
-from archiver.training import sprdiff
+from archiver.codecs.sprdiff_networks import Sprdiff, averages_and_details
+from archiver.codecs.sprdiff_shape import Shape
+from archiver.training import sprdiff_fit
 from archiver.training.gan import GanCrops
 from archiver.training.loop import Run, Schedule, train
 from archiver.training.perceptual import Weights
@@ -37,7 +38,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(sprdiff, "FIT_STEPS", 5)
+    monkeypatch.setattr(sprdiff_fit, "FIT_STEPS", 5)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -55,7 +56,7 @@ TINY = Recipe(
     batch=4,
     schedule=Schedule(steps=5, warm_up=2, cool_down=2, check_steps=4, save_seconds=600),
     shape=asdict(SHAPE),
-    network=sprdiff.fitted,
+    network=sprdiff_fit.fitted,
     parts=("autoencoder", "autoencoder-mse"),
 )
 

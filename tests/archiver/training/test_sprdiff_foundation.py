@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from transformers import Dinov2Config, Dinov2Model
 
 from archiver.codecs.sprdiff import SprdiffCodec, load_sprdiff
+from archiver.codecs.sprdiff_denoiser import Denoiser, signal_and_noise
 from archiver.codecs.sprdiff_foundation import Dino, KlLatents, LowRank
-from archiver.codecs.sprdiff_networks import FOUNDATION, Denoiser, Shape, signal_and_noise
-from archiver.training import sprdiff
+from archiver.codecs.sprdiff_shape import FOUNDATION, Shape
+from archiver.training import sprdiff_fit
 from archiver.training.gan import GanCrops
 from archiver.training.loop import Schedule, train
 from archiver.training.perceptual import Weights
@@ -46,14 +47,14 @@ RECIPE = Recipe(
     batch=2,
     schedule=Schedule(steps=5, warm_up=2, cool_down=2, check_steps=4, save_seconds=600),
     shape=asdict(SHAPE),
-    network=sprdiff.fitted,
+    network=sprdiff_fit.fitted,
     parts=("unet", "vae", "dinov2"),
 )
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(sprdiff, "FIT_STEPS", 3)
+    monkeypatch.setattr(sprdiff_fit, "FIT_STEPS", 3)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -46,7 +46,7 @@ def evaluate(
         ),
     ] = None,
     captions: Annotated[
-        Captions, typer.Option(help="Where presets that decode from captions get them; as for encode.")
+        Captions, typer.Option(help="Where presets that decode from captions get them; their bytes count.")
     ] = Captions.SIDECAR,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write plots, tables and pictures as one page.")

@@ -21,6 +21,8 @@ import numpy as np
 from PIL import Image
 
 from archiver.codecs import load_codec
+from archiver.codecs.caption_text import encode_caption
+from archiver.single_image import caption_table
 from manifests.records import CodecSpec, EncodedImage
 from manifests.storage import connect, locate
 from pipelines.codec import Picture, Pixels
@@ -56,6 +58,7 @@ class Decoded:
     height: int
     width: int
     bitstream_bytes: int
+    caption_bytes: int  # coded alone, where the codec decodes from it
 
 
 def encode_in_process(task: Task) -> Timing:
@@ -144,10 +147,12 @@ def _decode(task: Task) -> tuple[list[Decoded], Timing]:
             yield Work(image.height * image.width, partial(codec.decode, [image]))
 
     timing = _timed(works)
-    decoded = [
-        Decoded(key, images[key].height, images[key].width, len(images[key].bitstream)) for key in task.keys
-    ]
-    return decoded, timing
+    return [_facts(key, images[key], codec.reads_caption) for key in task.keys], timing
+
+
+def _facts(key: str, image: EncodedImage, reads_caption: bool) -> Decoded:
+    caption_bytes = len(encode_caption(image.caption or "", caption_table())) if reads_caption else 0
+    return Decoded(key, image.height, image.width, len(image.bitstream), caption_bytes)
 
 
 @dataclass(frozen=True)

@@ -255,7 +255,8 @@ class _Judge:
         for outcome in outcomes:
             name = outcome.preset.name
             decoded_hwc = read_decoded(outcome.task, number)
-            result = self._result(key, original, decoded_hwc, outcome.decoded[number].bitstream_bytes)
+            coded = outcome.decoded[number]
+            result = self._result(key, original, decoded_hwc, coded.bitstream_bytes + coded.caption_bytes)
             found.codecs[name].append(result)
             if sheet is not None:
                 sheet.add(name, decoded_hwc, caption(name, result))

@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 (Tan & Le, ICML 2019; the Lite variant by Google, 2020): pixels -> ImageNet features and classes.
 
-The Lite variant has no squeeze-and-excitation, and ReLU6 for swish. 4.6 million parameters, 75.1 % top-1 on ImageNet
-as its authors state; batch norms are folded into the convolutions. Frozen: gradients pass through it, not into it.
+The Lite variant has no squeeze-and-excitation, and ReLU6 for swish. 4.6 million parameters; batch norms are folded
+into the convolutions. Frozen: gradients pass through it, not into it.
 """
 
 from collections.abc import Mapping

@@ -50,7 +50,9 @@ def archive(tmp_path: Path) -> Archive:
 
 
 def listed(archive: Archive, selection: Selection = ALL, retry: bool = False) -> tuple[Plan | None, Changes]:
-    return plan_run(archive, SOURCE, SPEC, selection, "none", None, False, lambda images: 7, retry)
+    return plan_run(
+        archive, SOURCE, SPEC, selection, "none", None, "none", None, False, lambda images: 7, retry
+    )
 
 
 def archived(archive: Archive, plan: Plan | None, failing: str = "") -> None:
@@ -195,6 +197,19 @@ def test_new_keys_among_many_parts_and_runs_are_found(bucket: Bucket, archive: A
     assert rows(archive.location)["key"].to_pylist() == [f"{n:02d}.png" for n in range(60)]
 
 
+def test_a_damaged_part_is_not_taken_for_a_listing(bucket: Bucket, archive: Archive) -> None:
+    """Its keys would be encoded again, or taken for others."""
+    for number in range(20):
+        bucket.put(f"{number}.png")
+    archived(archive, listed(archive)[0])
+    path = f"images/{min(archive.parts)}"
+    content = bytearray(archive.store.read(path))
+    content[60] ^= 1  # among the keys
+    archive.store.write(path, bytes(content))
+    with pytest.raises(ValueError, match=f"{path} is damaged"):
+        listed(archive)
+
+
 def test_deleted_keys_are_counted_where_they_are_meant(bucket: Bucket, archive: Archive) -> None:
     for key in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
         bucket.put(key)
@@ -223,7 +238,9 @@ def test_keys_of_another_source_are_not_touched(bucket: Bucket, archive: Archive
     archived(archive, listed(archive)[0])
     other = locate("s3://other", {"endpoint_url": "http://127.0.0.1:1"})
     with pytest.raises(ValueError, match="holds keys of s3://photos under the same names as s3://other"):
-        plan_run(archive, other, SPEC, Selection(), "none", None, False, lambda images: 7, False)
+        plan_run(
+            archive, other, SPEC, Selection(), "none", None, "none", None, False, lambda images: 7, False
+        )
 
 
 @pytest.mark.parametrize(

@@ -61,21 +61,37 @@ def _cluster() -> Iterator[dict[str, float]]:
 
     ours = not ray.is_initialized()
     if ours:
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        before = signal.getsignal(signal.SIGTERM)
         logging.getLogger("ray").setLevel(logging.ERROR)  # its own level comes too late for some lines
-        try:
+        with _keeping_sigterm():
             ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
-        except SystemExit:  # Ray's handler of SIGTERM, in place by now, says 15 where shells expect this:
-            raise SystemExit(128 + signal.SIGTERM) from None
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, before)  # Ray's own handler ends the process
     try:
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         yield resources
     finally:
         if ours:
             ray.shutdown()
+
+
+@contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """Nobody takes SIGTERM over in the block.
+
+    Ray does so twice while it starts, without an option not to: its handlers kill the processes that it is waiting
+    for, and what comes of that is an abort, an exit code of theirs, or nothing at all.
+    """
+    if threading.current_thread() is not threading.main_thread():  # no handler can be set there
+        yield
+        return
+    take = signal.signal
+
+    def take_another(number: int, handler: Any) -> Any:
+        return signal.getsignal(number) if number == signal.SIGTERM else take(number, handler)
+
+    signal.signal = take_another  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        signal.signal = take
 
 
 class _Actor(Generic[J, R]):

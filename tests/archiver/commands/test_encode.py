@@ -84,7 +84,7 @@ def test_encode_by_ray_actors_and_an_end_by_sigterm(source: Path, tmp_path: Path
     words = ["encode", str(source), str(tmp_path / "archive"), "--shard-size", "1", "--json"]
     command = [sys.executable, "-m", "archiver", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        # Not sooner: while Ray starts, SIGTERM is Ray's.
+        # While Ray starts: see test_terminate.py.
         while not list(tmp_path.glob("archive/images/2*/*.parquet")):
             assert process.poll() is None
         process.send_signal(signal.SIGTERM)

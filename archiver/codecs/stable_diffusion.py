@@ -58,12 +58,16 @@ class TextEncoder:
         return torch.tensor(rows, dtype=torch.long).reshape(len(rows), self.most)
 
     def shortened(self, caption: str) -> str:
-        """The caption up to the last word that is read whole."""
-        while len(self.tokenizer(caption)["input_ids"]) > self.most:
-            caption = (
-                caption[:-1].rstrip() if " " not in caption.strip() else caption.rstrip().rpartition(" ")[0]
-            )
-        return caption
+        """The caption up to the last word that is read whole; of a single long word, what is read of it."""
+        while True:
+            found = self.tokenizer(caption, return_offsets_mapping=True)
+            if len(found["input_ids"]) <= self.most:
+                return caption
+            end, after = found["offset_mapping"][self.most - 2][1], found["offset_mapping"][self.most - 1][0]
+            kept = caption[:end].rstrip()
+            if end == after and " " in kept.strip():  # within a word
+                kept = kept.rpartition(" ")[0].rstrip()
+            caption = kept if len(kept) < len(caption) else caption[:-1]
 
     def embedded(self, tokens_bn: Tensor) -> Tensor:
         """Ids of `filled` -> (B, n, E), fp32."""
@@ -127,7 +131,8 @@ def _fill(network: nn.Module, tensors: Mapping[str, Tensor], file: Path, device:
     except RuntimeError as error:
         told = " ".join(str(error).split())
         raise ValueError(f"{file.name} holds weights of another shape: {told[:200]}") from error
-    network.eval().requires_grad_(False).to(device, torch.float32)
+    # Not the `to` of diffusers, which warns of what does not matter here.
+    nn.Module.to(network.eval().requires_grad_(False), device, torch.float32)
 
 
 def tokenizer_tensor(tokens: Sequence[str], merges: Sequence[tuple[str, str]], pad: str) -> Tensor:

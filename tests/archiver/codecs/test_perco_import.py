@@ -123,7 +123,11 @@ def test_a_caption_too_long_is_refused_and_can_be_shortened(imported: list[Path]
     assert caption.startswith(shorter)
     assert len(shorter.split()) == 75
     assert text.shortened("a red dog") == "a red dog"
-    assert text.filled([text.shortened("x" * 100)]).shape == (1, 77)
+    assert (
+        text.shortened("dog " * 74 + "xyz") == ("dog " * 74).rstrip()
+    )  # three tokens, of which one would be read
+    assert text.shortened("x" * 100) == "x" * 75
+    assert len(text.shortened("red " * 20_000).split()) == 75  # at once, not word by word
 
 
 def test_importing_again_gives_the_same_files(published: Path, imported: list[Path], tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ from pipelines.stopping import until_told_to_stop
 from pipelines.weights import store_weights
 from pipelines.worker import (
     EncodeTask,
-    PlannedImage,
     ShardResult,
+    planned_images,
     setup_of,
     start_encoder,
     write_crash,
@@ -114,6 +114,8 @@ def encode(job: EncodeJob, load_codec: LoadCodec) -> Iterator[Event]:
                 job.selection,
                 job.captions,
                 job.caption_table,
+                job.keep,
+                job.boxes,
                 job.digest,
                 job.records_a_shard,
                 job.retry_failures,
@@ -192,13 +194,10 @@ class _Driver:
 
     def _tasks(self, plan: Plan, settled_keys: frozenset[str]) -> Iterator[EncodeTask]:
         for shard in shards_of(plan, self.archive.ranges(plan.run)):
-            rows = plan.rows.slice(shard.first, len(shard)).select(["key", "size", "mtime", "caption"])
-            images = (
-                PlannedImage(row, *columns)
-                for row, columns in enumerate(zip(*(c.to_pylist() for c in rows), strict=True), shard.first)
-            )
+            images = planned_images(plan.rows.slice(shard.first, len(shard)), shard.first)
             missing = tuple(image for image in images if image.key not in settled_keys)
-            yield EncodeTask(shard, missing, plan.head.spec, plan.head.captions, plan.head.digest)
+            head = plan.head
+            yield EncodeTask(shard, missing, head.spec, head.captions, head.digest, head.keep)
 
     def _result(self, outcome: Done[EncodeTask, ShardResult] | GivenUp[EncodeTask]) -> ShardResult:
         match outcome:

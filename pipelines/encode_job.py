@@ -9,6 +9,7 @@ from manifests.records import CodecSpec
 from manifests.storage import Location
 from pipelines.captions import LoadCaptioner, no_captioner
 from pipelines.listing import Selection, check_apart
+from pipelines.regions import LoadFinder, left_out, no_finder
 
 SHARD_RECORDS = 2_000  # at most, unless the user says otherwise
 LEAST_SHARD_RECORDS = 32
@@ -27,6 +28,10 @@ class EncodeJob:
     caption_table: Location | None = None
     load_captioner: LoadCaptioner = no_captioner  # picklable
     reads_caption: bool = False  # the codec decodes from the caption
+    keep: str = "none"  # see pipelines/regions.py
+    boxes: Location | None = None
+    load_finder: LoadFinder = no_finder  # picklable
+    selective: bool = False  # the codec can leave out parts of pictures
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     workers: int | None = 0  # None: as many as the cluster has room for; 0: this process
@@ -44,6 +49,10 @@ class EncodeJob:
             raise ValueError(
                 f"captions {self.captions!r} and table {self.caption_table}, expected both or neither"
             )
+        if self.keep != "none" and not self.selective:
+            raise ValueError(f"keep {self.keep!r}, expected 'none': this codec codes whole pictures only")
+        if (self.keep == "boxes") != (self.boxes is not None):
+            raise ValueError(f"keep {self.keep!r} and boxes {self.boxes}, expected both or neither")
         if self.shard_records < 1:
             raise ValueError(f"shards of {self.shard_records} records, expected 1 or more")
         if self.workers is not None and self.workers < 0:
@@ -51,7 +60,7 @@ class EncodeJob:
 
     @property
     def selection(self) -> Selection:
-        return Selection(self.include, self.exclude)
+        return Selection(self.include, (*self.exclude, *left_out(self.keep)))
 
     def records_a_shard(self, images: int) -> int:
         """At most, so that no worker waits long for the last shard."""

@@ -15,7 +15,8 @@ from pipelines.codec import LoadCodec
 from pipelines.encode_job import EncodeJob
 from pipelines.listing import list_source, with_captions
 from pipelines.pool import device_here
-from pipelines.worker import Encoder, EncodeTask, PlannedImage, setup_of
+from pipelines.regions import with_boxes
+from pipelines.worker import Encoder, EncodeTask, planned_images, setup_of
 
 SAMPLE_IMAGES = 16
 OVERHEAD_BYTES = 12  # of a record, beside bitstream and caption: the format's budget
@@ -45,6 +46,8 @@ def estimate(job: EncodeJob, load_codec: LoadCodec) -> Estimate:
     rows, changes = compare(listing, archive, str(job.source), meant, job.retry_failures)
     if job.caption_table is not None:
         rows = with_captions(rows, job.caption_table)
+    if job.boxes is not None:
+        rows = with_boxes(rows, job.boxes)
     workers = job.workers or (1 if job.workers == 0 else os.cpu_count() or 1)
     images = len(rows)
     if not images:
@@ -73,10 +76,9 @@ def estimate(job: EncodeJob, load_codec: LoadCodec) -> Estimate:
 def _sample(rows: pa.Table, job: EncodeJob) -> EncodeTask:
     """Rows evenly spread over the plan, the first and the last among them."""
     places = np.unique(np.linspace(0, len(rows) - 1, SAMPLE_IMAGES).round().astype(np.int64))
-    chosen = rows.select(["key", "size", "mtime", "caption"]).take(pa.array(places))
-    columns = [column.to_pylist() for column in chosen]
-    images = tuple(PlannedImage(row, *values) for row, values in enumerate(zip(*columns, strict=True)))
-    return EncodeTask(Shard("", 0, len(places) - 1), images, job.spec.id, job.captions, job.digest)
+    images = tuple(planned_images(rows.take(pa.array(places)), 0))
+    shard = Shard("", 0, len(places) - 1)
+    return EncodeTask(shard, images, job.spec.id, job.captions, job.digest, job.keep)
 
 
 def _stored_bytes(records: list[Record]) -> int:

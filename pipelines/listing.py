@@ -18,6 +18,7 @@ from manifests.records import CodecSpec
 from manifests.storage import LOCAL, Entry, Location, connect
 from pipelines.captions import read_caption_table
 from pipelines.changes import Changes, Listing, compare
+from pipelines.regions import with_boxes
 
 __all__ = ["Changes", "Selection", "check_apart", "list_source", "plan_run", "with_captions"]
 
@@ -100,6 +101,8 @@ def plan_run(
     selection: Selection,
     captions: str,
     caption_table: Location | None,
+    keep: str,
+    boxes: Location | None,
     digest: bool,
     shard_records: Callable[[int], int],  # records in all -> records of a shard, at most
     retry_failures: bool,
@@ -113,9 +116,11 @@ def plan_run(
         return None, changes
     if caption_table is not None:
         rows = with_captions(rows, caption_table)
+    if boxes is not None:
+        rows = with_boxes(rows, boxes)
     created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     head = PlanHead(
-        str(source), spec.id, created, archive.version, captions, digest, shard_records(len(rows))
+        str(source), spec.id, created, archive.version, captions, digest, shard_records(len(rows)), keep
     )
     return archive.write_plan(head, rows), changes
 

@@ -9,23 +9,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+import pyarrow as pa
+
 from manifests.archive import Archive
 from manifests.part import Origin, Part, describe, table_of, to_parquet
 from manifests.plan import Shard
-from manifests.records import CodecSpec, EncodedImage, Record
+from manifests.records import CodecSpec, Record
 from manifests.storage import Location, Store, connect
-from pipelines.captions import SOURCES, BadCaption, Captioner, Captions, LoadCaptioner, open_captions
-from pipelines.codec import Codec, LoadCodec, Picture, says_something
+from pipelines import captions, regions
+from pipelines.batches import NOT_ENCODABLE, Loaded, caption_batch, encode_batch, label_batch, one_line
+from pipelines.captions import BadCaption, Captioner, Captions, LoadCaptioner, open_captions
+from pipelines.codec import LoadCodec, Picture
 from pipelines.encode_job import EncodeJob
 from pipelines.images import SourceImage, UnreadableImage, read_image
+from pipelines.regions import BadRegions, Finder, LoadFinder, Regions, open_regions
 from pipelines.weights import default_cache, fetch_weights
 
-# The stable words that a failure begins with, beside those of images.py; after them comes ": detail".
+# The stable words that a failure begins with, beside those of images.py and batches.py; after them ": detail".
 MISSING = "missing at the source"
 UNREADABLE = "cannot be read"
 TOO_MANY_BYTES = "file too large"
-NO_CAPTION = "no caption"
-NOT_ENCODABLE = "cannot be encoded"
+BAD_REGIONS = "regions unusable"
 CRASHES = "crashes the worker"
 
 READERS, READ_AHEAD = (
@@ -50,6 +54,15 @@ class PlannedImage:
     size: int  # bytes
     mtime: int
     caption: str | None
+    boxes: str | None = None  # see pipelines/regions.py
+
+
+def planned_images(rows: pa.Table, first: int) -> Iterator[PlannedImage]:
+    """Rows of a plan, the first of them with that number."""
+    names = [name for name in ("key", "size", "mtime", "caption", "boxes") if name in rows.column_names]
+    columns = [column.to_pylist() for column in rows.select(names)]
+    for row, values in enumerate(zip(*columns, strict=True), first):
+        yield PlannedImage(row, *values)
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,7 @@ class EncodeTask:
     spec: str  # its id
     captions: str  # see pipelines/captions.py
     digest: bool
+    keep: str = "none"  # see pipelines/regions.py
 
     def __len__(self) -> int:
         return len(self.images)
@@ -98,6 +112,7 @@ class EncodeSetup:
     weights_cache: Path  # where other machines keep what they fetch from the archive
     load_codec: LoadCodec
     load_captioner: LoadCaptioner
+    load_finder: LoadFinder
 
 
 class Encoder:
@@ -105,10 +120,10 @@ class Encoder:
 
     def __init__(self, setup: EncodeSetup, device: str) -> None:
         self._setup = setup
-        self._placed = device
         self._device = device.partition(":")[0]
         self._codec = setup.load_codec(setup.spec, _weights_here(setup), device)
-        self._captioner: tuple[str, Captioner] | None = None  # the last that was needed, by its setting
+        self._captioner = Loaded(setup.load_captioner, device, captions.SOURCES)
+        self._finder = Loaded(setup.load_finder, device, regions.SOURCES)
 
     def __call__(self, task: EncodeTask) -> ShardResult:
         started = time.monotonic()
@@ -119,10 +134,10 @@ class Encoder:
     def records(self, task: EncodeTask) -> Iterator[Record]:
         """One for each image of the task, in no promised order; nothing is written."""
         source = connect(self._setup.source)  # with credentials as they are now
-        captioner = self._captioner_of(task)
-        captions = open_captions("none" if captioner else task.captions, source)
-        reading = _Reading(source, captions, task)
-        width = max(self._codec.batch, captioner.batch if captioner else 0)
+        captioner, finder = self._captioner.of(task.captions), self._finder.of(task.keep)
+        told = open_captions("none" if captioner else task.captions, source)
+        reading = _Reading(source, told, open_regions("none" if finder else task.keep, source), task)
+        width = max(self._codec.batch, captioner.batch if captioner else 0, finder.batch if finder else 0)
         with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(DECODERS) as decoders:
             contents = _ahead(readers, reading.fetch, task.images, READ_AHEAD, lambda image: image.size)
             batch: list[tuple[Record, Picture]] = []
@@ -132,26 +147,19 @@ class Encoder:
                     continue
                 batch.append(found)
                 if len(batch) >= width or sum(one.pixels_hwc.nbytes for _, one in batch) > READ_AHEAD_BYTES:
-                    yield from self._encode(batch, captioner)
+                    yield from self._encode(batch, captioner, finder)
                     batch = []
-            yield from self._encode(batch, captioner)
+            yield from self._encode(batch, captioner, finder)
 
-    def _encode(self, batch: list[tuple[Record, Picture]], captioner: Captioner | None) -> Iterator[Record]:
-        """In batches as captioner and codec like them."""
+    def _encode(
+        self, batch: list[tuple[Record, Picture]], captioner: Captioner | None, finder: Finder | None
+    ) -> Iterator[Record]:
         if captioner is not None:
             batch = caption_batch(captioner, batch)
+        if finder is not None:
+            batch = label_batch(finder, batch)
         for first in range(0, len(batch), self._codec.batch):
             yield from encode_batch(self._codec, batch[first : first + self._codec.batch])
-
-    def _captioner_of(self, task: EncodeTask) -> Captioner | None:
-        """Loaded for the first task that wants it, dropped by the first that does not."""
-        if task.captions in SOURCES:
-            self._captioner = None
-            return None
-        if self._captioner is None or self._captioner[0] != task.captions:
-            self._captioner = None  # before the next one takes its memory
-            self._captioner = task.captions, self._setup.load_captioner(task.captions, self._placed)
-        return self._captioner[1]
 
 
 def setup_of(job: EncodeJob, load_codec: LoadCodec) -> EncodeSetup:
@@ -164,6 +172,7 @@ def setup_of(job: EncodeJob, load_codec: LoadCodec) -> EncodeSetup:
         default_cache(),
         load_codec,
         job.load_captioner,
+        job.load_finder,
     )
 
 
@@ -205,6 +214,7 @@ class _Reading:
 
     source: Store
     captions: Captions
+    regions: Regions
     task: EncodeTask
 
     def fetch(self, image: PlannedImage) -> tuple[PlannedImage, bytes | str]:
@@ -218,7 +228,7 @@ class _Reading:
         except (ConnectionError, TimeoutError):
             raise  # the store's fault, not the image's: the run ends, and goes on when it is called again
         except OSError as error:
-            return image, f"{UNREADABLE}: {_one_line(error)}"
+            return image, f"{UNREADABLE}: {one_line(error)}"
 
     def decode(self, fetched: tuple[PlannedImage, bytes | str]) -> Record | tuple[Record, Picture]:
         """A failure's record; or the picture, with its record but for the image."""
@@ -228,62 +238,27 @@ class _Reading:
         digest = hashlib.sha256(content).digest()[:16] if self.task.digest else None
         try:
             found = read_image(content)
-            caption, notes = self._caption(image, found)
+            labels_hw = self.regions.labels(image.key, image.boxes, found.pixels_hwc)
         except UnreadableImage as error:
             return self._failure(image, str(error), len(content), digest)
+        except BadRegions as error:  # no picture rather than one that lacks what was to be kept
+            return self._failure(image, f"{BAD_REGIONS}: {one_line(error)}", len(content), digest)
+        caption, notes = self._caption(image, found)
         # The failure stands until `encode_batch` puts the image in its place: a record has one of the two.
         record = Record(
             image.key, len(content), image.mtime, self.task.spec, None, NOT_ENCODABLE, notes, digest
         )
-        return record, Picture(found.pixels_hwc, caption)
+        return record, Picture(found.pixels_hwc, caption, labels_hw)
 
     def _caption(self, image: PlannedImage, found: SourceImage) -> tuple[str | None, str | None]:
         try:
             return self.captions.caption(image.key, image.caption, found.pixels_hwc), found.notes
         except BadCaption as error:
-            note = f"caption unusable: {_one_line(error)}"
+            note = f"caption unusable: {one_line(error)}"
             return None, f"{found.notes}; {note}" if found.notes else note
 
     def _failure(self, image: PlannedImage, failure: str, source_bytes: int, digest: bytes | None) -> Record:
         return Record(image.key, source_bytes, image.mtime, self.task.spec, None, failure, digest=digest)
-
-
-def caption_batch(captioner: Captioner, batch: list[tuple[Record, Picture]]) -> list[tuple[Record, Picture]]:
-    """The same, captioned."""
-    captioned = []
-    for first in range(0, len(batch), captioner.batch):
-        some = batch[first : first + captioner.batch]
-        captions = captioner.captions([picture.pixels_hwc for _, picture in some])
-        for (record, picture), caption in zip(some, captions, strict=True):
-            captioned.append((record, replace(picture, caption=caption)))
-    return captioned
-
-
-def encode_batch(codec: Codec, batch: list[tuple[Record, Picture]]) -> list[Record]:
-    """Records with their images; a picture that the codec refuses costs none of its neighbours.
-
-    Nor does one without a caption, where the codec would decode from it.
-    """
-    if codec.reads_caption:
-        bare = [
-            replace(record, failure=f"{NO_CAPTION}: the codec decodes from it")
-            for record, picture in batch
-            if not says_something(picture.caption)
-        ]
-        if bare:
-            rest = [one for one in batch if says_something(one[1].caption)]
-            return bare + encode_batch(codec, rest)
-    if not batch:
-        return []
-    try:
-        encoded: list[EncodedImage] = codec.encode([picture for _, picture in batch])
-    except ValueError as error:
-        if len(batch) > 1:
-            return [record for one in batch for record in encode_batch(codec, [one])]
-        return [replace(batch[0][0], failure=f"{NOT_ENCODABLE}: {_one_line(error)}")]
-    return [
-        replace(record, image=image, failure=None) for (record, _), image in zip(batch, encoded, strict=True)
-    ]
 
 
 def _read(source: Store, key: str) -> bytes:
@@ -321,7 +296,3 @@ def write_crash(archive: Store, task: EncodeTask, why: str) -> ShardResult:
         for image in task.images
     ]
     return write_part(archive, task.shard, failures, Origin(0.0, "cpu"))
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

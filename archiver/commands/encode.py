@@ -16,6 +16,7 @@ from archiver.captioners import (
     load_captioner,
     model_setting,
 )
+from archiver.commands.keep import Keep, KeepClasses, KeepScore, kept_by
 from archiver.commands.options import (
     FOUND,
     TERMINATED,
@@ -28,6 +29,7 @@ from archiver.commands.options import (
 from archiver.console import Json, bytes_text, complain, count_text, duration_text, print_json, say
 from archiver.presets import DEFAULT, Preset, find_preset
 from archiver.progress import Meter
+from archiver.regions import is_finder, load_finder
 from archiver.weights import complete, local_weights
 
 if TYPE_CHECKING:
@@ -76,6 +78,9 @@ def encode(
     caption_batch: Annotated[
         int, typer.Option(min=1, max=256, metavar="N", help="Images that a captioner sees at once.")
     ] = BATCH,
+    keep: Keep = None,
+    keep_classes: KeepClasses = None,
+    keep_score: KeepScore = None,
     include: Annotated[
         list[str] | None,
         typer.Option(metavar="GLOB", help="Only keys that match; * crosses slashes. Repeatable."),
@@ -112,6 +117,7 @@ def encode(
 
     setting = _captions(captions, caption_table, captioner, caption_tokens)
     preset = complete(find_preset(codec))
+    kept, boxes = kept_by(preset, keep, keep_classes, keep_score)
     job = EncodeJob(
         source=location(source, source_option, "--source-option"),
         archive=location(archive, archive_option),
@@ -123,13 +129,17 @@ def encode(
         else None,
         load_captioner=partial(load_captioner, batch=caption_batch),
         reads_caption=preset.reads_caption,
+        keep=kept,
+        boxes=location_beside(boxes, source_option, "--source-option") if boxes else None,
+        load_finder=load_finder,
+        selective=preset.selective,
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
         workers=workers,
         shard_records=shard_size or SHARD_RECORDS,
         retry_failures=retry_failures,
         digest=digest,
-        gpu=preset.gpu or captioner is not None,
+        gpu=preset.gpu or captioner is not None or is_finder(kept),
     )
     if dry_run:
         _estimate(job, codec, as_json)

@@ -35,6 +35,11 @@ class Wanted:
         return " ".join([self.kind, *score, classes, str(name)])
 
 
+def is_finder(keep: str) -> bool:
+    """Whether a setting names a model; not whether it is complete."""
+    return keep.partition(" ")[0] in (DETECTOR, SEGMENTER)
+
+
 def load_finder(keep: str, device: str) -> "Finder":
     """The finder of a setting, on `device` ("cpu", "cuda:0"). OSError where it cannot be loaded."""
     wanted = wanted_of(keep)

@@ -72,6 +72,8 @@ def list_once(port: int, archive: str) -> None:
         Selection(),
         "none",
         None,
+        "none",
+        None,
         False,
         lambda n: 2000,
         False,

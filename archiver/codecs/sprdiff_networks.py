@@ -4,6 +4,7 @@ Everything meets on a grid of 16x16 pixels, whatever the stride of latents (embe
 a finer grid are folded into channels there, `folded`, and unfolded again, `unfolded`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -196,7 +197,9 @@ class Sprdiff(nn.Module):
     def begin(self, latents: Latents) -> None:
         """Before training: symbols are sums and differences of latents, pictures what these decode to one by one.
 
-        Training then begins at a picture; from random weights it takes long to come to one.
+        Symbols are finer the more they change pixels, as equal steps of pixels would have it; the coarsest rate has
+        steps of 5.5, the finest of 2.6 (of a cell's pixels, root of summed squares), 0.016 and 0.04 bits a pixel for
+        their symbols alone. Training then begins at a picture; from random weights it takes long to come to one.
         """
         shape, near = self.shape, 3  # cells a side that are decoded, of which the middle one is looked at
         if shape.fold > 1:
@@ -215,6 +218,10 @@ class Sprdiff(nn.Module):
         out.weight.copy_(torch.stack(found[1:]) - found[0])
         assert out.bias is not None
         out.bias.copy_(found[0].mean((1, 2)))
+        changes = COARSE * out.weight.flatten(1).norm(dim=1)
+        steps = torch.logspace(math.log10(5.5), math.log10(2.6), shape.rates)
+        wanted = torch.log(changes / steps[:, None]).clamp(-0.95 * WIDEST, 0.95 * WIDEST)
+        self.gain.copy_(WIDEST / STRIDE * torch.atanh(wanted / WIDEST))
 
     def analysed(self, features: Sequence[Tensor], rates: Tensor, there: Tensor) -> Tensor:
         """Latents, distortion-oriented and semantic-oriented features at their own grids -> y, not yet rounded.

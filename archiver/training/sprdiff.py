@@ -26,13 +26,13 @@ TEACHER_TAP = 1  # at 1/16
 class SprdiffWeights:
     """What counts besides the final pictures themselves."""
 
-    targets: tuple[float, ...] = (0.011, 0.017, 0.026, 0.038)  # bits a pixel of crops, by rate
-    richer: float = 4.0  # times these at first: rate annealing
-    anneal_steps: int = 3000
+    targets: tuple[float, ...] = (0.011, 0.016, 0.022, 0.03)  # bits a pixel of crops, by rate
+    richer: float = 1.6  # times these at first: rate annealing
+    anneal_steps: int = 2000
     # In the first steps no final picture is drawn: symbols, coarse picture and semantics cost a third of a whole step.
-    sketch_steps: int = 2000
+    sketch_steps: int = 1500
     coarse: float = 10.0  # of the coarse picture's squared error
-    estimate: float = 1.0  # ... of the latents' estimate, before the denoiser
+    estimate: float = 0.1  # ... of the latents' estimate, before the denoiser
     latents: float = 0.25  # ... and of the latents behind it
     distilled: float = 1.0
     absent: float = 0.1  # how often each branch is left out, so that the networks know of it

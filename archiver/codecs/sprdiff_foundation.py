@@ -135,6 +135,19 @@ def with_low_rank(network: nn.Module, rank: int) -> None:
         out[0] = LowRank(out[0], rank)
 
 
+# How DINOv2 is published, and how transformers 5 names the same layers.
+_RENAMED = {
+    ".attention.q_proj.": ".attention.attention.query.",
+    ".attention.k_proj.": ".attention.attention.key.",
+    ".attention.v_proj.": ".attention.attention.value.",
+    ".attention.o_proj.": ".attention.output.dense.",
+}
+
+
 def published_name(ours: str) -> str | None:
-    """The name that a tensor of a network with low-rank updates was published under; None for the updates."""
-    return None if ".low." in ours or ".high." in ours else ours.replace(".base.", ".")
+    """The name that a tensor of these networks was published under; None for low-rank updates."""
+    if ".low." in ours or ".high." in ours:
+        return None
+    for here, there in _RENAMED.items():
+        ours = ours.replace(here, there)
+    return ours.replace(".base.", ".")

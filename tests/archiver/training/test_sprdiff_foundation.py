@@ -65,8 +65,8 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     """Networks of random weights, with the arguments of Stable Diffusion 2.1's and DINOv2's but for their widths."""
     torch.manual_seed(2)
-    made: dict[str, nn.Module] = {
-        "unet": UNet2DConditionModel(
+    made = {
+        "unet": UNet2DConditionModel(  # type: ignore[no-untyped-call]
             block_out_channels=(8, 16, 32, 32),
             attention_head_dim=(1, 2, 4, 4),
             cross_attention_dim=16,
@@ -74,7 +74,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
             norm_num_groups=4,
             use_linear_projection=True,
         ),
-        "vae": AutoencoderKL(
+        "vae": AutoencoderKL(  # type: ignore[no-untyped-call]
             block_out_channels=(8, 16, 32, 32),
             down_block_types=("DownEncoderBlock2D",) * 4,
             up_block_types=("UpDecoderBlock2D",) * 4,
@@ -89,7 +89,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     }
     parent = tmp_path_factory.mktemp("published")
     for name, network in made.items():
-        network.save_pretrained(parent / name)  # type: ignore[operator]
+        network.save_pretrained(parent / name)
     return {name: parent / name for name in made}
 
 
@@ -105,7 +105,9 @@ def test_published_networks_and_photographs_become_a_codec(
     task = run.task
     assert isinstance(task, SprdiffTask)
     network = task.generator.network
-    theirs = UNet2DConditionModel.from_pretrained(folders["unet"]).state_dict()
+    theirs = UNet2DConditionModel.from_pretrained(  # type: ignore[no-untyped-call]
+        folders["unet"]
+    ).state_dict()
     for name, value in network.denoiser.unet.state_dict().items():
         if ".low." not in name and ".high." not in name:
             assert torch.equal(value, theirs[name.replace(".base.", ".")]), name

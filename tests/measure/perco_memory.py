@@ -19,8 +19,8 @@ from archiver.codecs.perco_text import TextShape, to_ids
 from archiver.presets import find_preset
 from manifests.records import EncodedImage
 
-NARROWER = 4
-CASES = ((512, 512), (512, 1024), (1024, 1024), (1536, 2048))  # height, width
+NARROWER = 8
+CASES = ((512, 512), (1024, 1024), (1536, 2048))  # height, width
 
 
 def codec() -> PercoCodec:
@@ -34,7 +34,7 @@ def codec() -> PercoCodec:
             "out_channels": 4,
             "block_out_channels": wide,
             "attention_head_dim": [5, 5, 5, 5],
-            "norm_num_groups": 16,
+            "norm_num_groups": 8,
             "cross_attention_dim": 1024,
             "use_linear_projection": True,
         },
@@ -47,7 +47,7 @@ def codec() -> PercoCodec:
         up_block_types=["UpDecoderBlock2D"] * 4,
         layers_per_block=2,
         latent_channels=4,
-        norm_num_groups=16,
+        norm_num_groups=8,
     )
     torch.nn.Module.requires_grad_(autoencoder, False)
     preset = find_preset("perco-sd-0.0313")

@@ -154,6 +154,7 @@ class Encoder:
     def _encode(
         self, batch: list[tuple[Record, Picture]], captioner: Captioner | None, finder: Finder | None
     ) -> Iterator[Record]:
+        """In batches as captioner, finder and codec like them."""
         if captioner is not None:
             batch = caption_batch(captioner, batch)
         if finder is not None:

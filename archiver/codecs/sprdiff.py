@@ -294,6 +294,11 @@ def load_sprdiff(spec: CodecSpec, weights: Mapping[str, Path], device: str) -> S
 
 def load_eyes(network: Sprdiff, files: Sequence[Path], device: torch.device) -> Eyes:
     """The frozen networks: from the two files of autoencoders, or, at foundation size, of the codec's own weights."""
+    expected = 0 if network.shape.foundation else 2
+    if len(files) != expected:
+        raise ValueError(
+            f"codec {NAME} with {1 + len(files)} weights, expected {1 + expected} for this network"
+        )
     if network.shape.foundation:
         return network.own_eyes()
     perceptual, squared = (load_autoencoder(file, device) for file in files)

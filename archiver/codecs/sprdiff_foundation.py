@@ -135,19 +135,24 @@ def with_low_rank(network: nn.Module, rank: int) -> None:
         out[0] = LowRank(out[0], rank)
 
 
-# How DINOv2 is published, and how transformers 5 names the same layers.
+# How layers were named when networks were published: DINOv2 before transformers 5, autoencoders before diffusers 0.18.
 _RENAMED = {
     ".attention.q_proj.": ".attention.attention.query.",
     ".attention.k_proj.": ".attention.attention.key.",
     ".attention.v_proj.": ".attention.attention.value.",
     ".attention.o_proj.": ".attention.output.dense.",
+    ".to_q.": ".query.",
+    ".to_k.": ".key.",
+    ".to_v.": ".value.",
+    ".to_out.0.": ".proj_attn.",
 }
 
 
-def published_name(ours: str) -> str | None:
-    """The name that a tensor of these networks was published under; None for low-rank updates."""
+def published_names(ours: str) -> tuple[str, ...]:
+    """The names that a tensor of these networks may have been published under, today's first; none for updates."""
     if ".low." in ours or ".high." in ours:
-        return None
+        return ()
+    today = earlier = ours.replace(".base.", ".")
     for here, there in _RENAMED.items():
-        ours = ours.replace(here, there)
-    return ours.replace(".base.", ".")
+        earlier = earlier.replace(here, there)
+    return (today, earlier)

@@ -12,7 +12,7 @@ from archiver.codecs.autoencoder import load_autoencoder
 from archiver.codecs.latent_model import bits_of, noisy, whole
 from archiver.codecs.layered import enlarged
 from archiver.codecs.published import fit, open_part
-from archiver.codecs.sprdiff_foundation import Dino, published_name
+from archiver.codecs.sprdiff_foundation import Dino, published_names
 from archiver.codecs.sprdiff_networks import Eyes, Sprdiff, context_model
 from archiver.codecs.sprdiff_shape import BRANCHES, CELL, COARSE, Shape
 from archiver.perception.efficientnet import TAPS, EfficientNetLite, efficientnet_lite0
@@ -37,7 +37,9 @@ class SprdiffWeights:
     distilled: float = 1.0
     absent: float = 0.1  # how often each branch is left out, so that the networks know of it
     price: float = 1.0  # of a bit a pixel, at first; its logarithm
-    price_rate: float = 0.004  # how fast it follows a rate's bits: at 0.02 it swings, and training breaks down
+    price_rate: float = (
+        0.004  # how fast it follows a rate's bits: at 0.02 it swings, and training breaks down
+    )
 
 
 def embedded_eyes(parts: Mapping[str, Path]) -> Eyes:
@@ -235,7 +237,10 @@ def published(task: SprdiffTask, parts: Mapping[str, Path]) -> SprdiffTask:
     ):
         part = open_part(parts[name])
         expected = {ours: tuple(tensor.shape) for ours, tensor in module.state_dict().items()}
-        names = {ours: theirs for ours in expected if (theirs := published_name(ours)) is not None}
+        names = {}
+        for ours in expected:
+            if several := published_names(ours):
+                names[ours] = next((name for name in several if name in part.shapes), several[0])
         fit(part, names, expected, spare=set())
         found = {ours: part.read(theirs).reshape(expected[ours]).float() for ours, theirs in names.items()}
         module.load_state_dict(found, strict=False)

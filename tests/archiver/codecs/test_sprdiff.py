@@ -239,6 +239,8 @@ def test_another_version_parameter_or_weights_are_refused(
     names = codec.spec.weights
     with pytest.raises(ValueError, match="2 weights, expected 3"):
         load_codec(replace(codec.spec, weights=names[:2]), weights, "cpu")
+    with pytest.raises(ValueError, match="1 weights, expected 3 for this network"):
+        load_codec(replace(codec.spec, weights=names[:1]), weights, "cpu")
     for wrong in ((names[1], names[0], names[2]), (names[0], names[1], names[0])):
         with pytest.raises(ValueError, match="other weights"):
             load_codec(replace(codec.spec, weights=wrong), weights, "cpu")

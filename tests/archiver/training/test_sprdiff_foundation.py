@@ -12,7 +12,7 @@ from transformers import Dinov2Config, Dinov2Model
 
 from archiver.codecs.sprdiff import SprdiffCodec, load_sprdiff
 from archiver.codecs.sprdiff_denoiser import Denoiser, signal_and_noise
-from archiver.codecs.sprdiff_foundation import Dino, KlLatents, LowRank
+from archiver.codecs.sprdiff_foundation import Dino, KlLatents, LowRank, published_names
 from archiver.codecs.sprdiff_shape import FOUNDATION, Shape
 from archiver.training import sprdiff_fit
 from archiver.training.gan import GanCrops
@@ -133,6 +133,9 @@ def test_published_networks_and_photographs_become_a_codec(
         assert decode_one(codec, encoded).shape == (height, width, 3)
         assert codec.decode_coarse([encoded])[0].shape == (height, width, 3)
     _tiles_join(codec)
+    three = (*weights, *weights, *weights)
+    with pytest.raises(ValueError, match="3 weights, expected 1 for this network"):
+        load_sprdiff(CodecSpec("sprdiff", 1, {"rate": 1}, three), weights, "cpu")
 
 
 def _tiles_join(codec: SprdiffCodec) -> None:
@@ -151,6 +154,13 @@ def test_a_part_of_another_width_is_refused(folders: Mapping[str, Path]) -> None
     task = SprdiffTask(replace(SHAPE, cross=24), Weights(), SprdiffWeights(targets=(0.02, 0.04)))
     with pytest.raises(ValueError, match="expected"):
         published(task, folders)
+
+
+def test_tensors_are_found_under_the_names_of_their_day() -> None:
+    assert published_names("a.attn1.to_q.base.weight") == ("a.attn1.to_q.weight", "a.attn1.query.weight")
+    assert published_names("a.attn1.to_q.low.weight") == ()
+    assert published_names("layer.0.attention.o_proj.bias")[1] == "layer.0.attention.output.dense.bias"
+    assert published_names("conv_in.bias") == ("conv_in.bias", "conv_in.bias")
 
 
 def test_a_low_rank_update_begins_as_none() -> None:

@@ -27,7 +27,8 @@ Memory at its peak: the weights, and the larger of what the UNet needs for PASS 
 about 60 bytes a pixel of the whole picture. For Stable Diffusion 2.1 in fp32, counted from its layers: weights 5.2 GB
 (866, 84 and 340 million numbers); the UNet 0.08 GB for a tile of 64 x 64, that is 0.7 GB for 4 with guidance; the
 autoencoder 1.1 GB for 512 x 512 pixels. In bf16 UNet and autoencoder take half. tests/measure/perco_memory.py measures
-networks of this layout that are narrower.
+networks of this layout that are narrower: on a CPU, at an eighth of the channels, 512 x 512 pixels took 0.28 GB above
+the networks, which is at most 2.2 GB at full width (what does not grow with the channels is counted eight times).
 """
 
 from collections.abc import Mapping, Sequence

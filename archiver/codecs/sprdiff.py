@@ -280,8 +280,8 @@ def load_sprdiff(spec: CodecSpec, weights: Mapping[str, Path], device: str) -> S
     rate = params.pop("rate", None)
     if params:
         raise ValueError(f"codec {NAME} with parameters {sorted(params)}, expected rate")
-    if len(spec.weights) not in (1, 3):
-        raise ValueError(f"codec {NAME} with {len(spec.weights)} weights, expected 3, or 1")
+    if not spec.weights:
+        raise ValueError(f"codec {NAME} without weights, expected 3, or 1")
     files = weight_files(spec, weights, len(spec.weights))
     place = torch.device(device)
     network = load_network(files[0], lambda shape: Sprdiff(Shape(**shape)), place)

@@ -37,9 +37,7 @@ class SprdiffWeights:
     distilled: float = 1.0
     absent: float = 0.1  # how often each branch is left out, so that the networks know of it
     price: float = 1.0  # of a bit a pixel, at first; its logarithm
-    price_rate: float = (
-        0.004  # how fast it follows a rate's bits: at 0.02 it swings, and training breaks down
-    )
+    price_rate: float = 0.004  # how fast it follows a rate's bits; at 0.02 it swings
 
 
 def embedded_eyes(parts: Mapping[str, Path]) -> Eyes:

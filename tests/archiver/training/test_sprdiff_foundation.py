@@ -65,32 +65,29 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     """Networks of random weights, with the arguments of Stable Diffusion 2.1's and DINOv2's but for their widths."""
     torch.manual_seed(2)
-    made = {
-        "unet": UNet2DConditionModel(  # type: ignore[no-untyped-call]
-            block_out_channels=(8, 16, 32, 32),
-            attention_head_dim=(1, 2, 4, 4),
-            cross_attention_dim=16,
-            layers_per_block=1,
-            norm_num_groups=4,
-            use_linear_projection=True,
-        ),
-        "vae": AutoencoderKL(  # type: ignore[no-untyped-call]
-            block_out_channels=(8, 16, 32, 32),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=2,
-            norm_num_groups=8,
-        ),
-        "dinov2": Dinov2Model(
-            Dinov2Config(
-                hidden_size=16, num_hidden_layers=1, num_attention_heads=1, patch_size=14, image_size=56
-            )
-        ),
-    }
+    unet = UNet2DConditionModel(  # type: ignore[no-untyped-call]
+        block_out_channels=(8, 16, 32, 32),
+        attention_head_dim=(1, 2, 4, 4),
+        cross_attention_dim=16,
+        layers_per_block=1,
+        norm_num_groups=4,
+        use_linear_projection=True,
+    )
+    vae = AutoencoderKL(  # type: ignore[no-untyped-call]
+        block_out_channels=(8, 16, 32, 32),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        norm_num_groups=8,
+    )
+    config = Dinov2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=1, patch_size=14, image_size=56
+    )
     parent = tmp_path_factory.mktemp("published")
-    for name, network in made.items():
-        network.save_pretrained(parent / name)
-    return {name: parent / name for name in made}
+    unet.save_pretrained(parent / "unet")
+    vae.save_pretrained(parent / "vae")
+    Dinov2Model(config).save_pretrained(parent / "dinov2")
+    return {name: parent / name for name in ("unet", "vae", "dinov2")}
 
 
 def tensors_of(network: nn.Module) -> dict[str, Tensor]:

@@ -84,8 +84,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
         hidden_size=16, num_hidden_layers=1, num_attention_heads=1, patch_size=14, image_size=56
     )
     parent = tmp_path_factory.mktemp("published")
-    unet.save_pretrained(parent / "unet")
-    vae.save_pretrained(parent / "vae")
+    unet.save_pretrained(parent / "unet")  # type: ignore[attr-defined]
+    vae.save_pretrained(parent / "vae")  # type: ignore[attr-defined]
     Dinov2Model(config).save_pretrained(parent / "dinov2")
     return {name: parent / name for name in ("unet", "vae", "dinov2")}
 

@@ -21,12 +21,31 @@ class Preset:
     )
 
 
+SPRDIFF_WEIGHTS = "fe9b0b839003c668d394bb4044239144a61504cf7749c9ae8201e079fb4daae3"
+PERCO_WEIGHTS = "a1ec670347bedeccd25a433812912e1f53c6a8a3729f0798921acc1dbae85f8d"
+AUTOENCODER_WEIGHTS = "fbc6b1451eea7e4ac2902349442b61002d6191a138083e310458073f3bd4c0b5"
+AUTOENCODER_MSE_WEIGHTS = "e5b1ffc24f9c8cb24aaef6a52da2f944c8c487a2cbea336997f02a8ef72d2506"
 LAYERED_WEIGHTS = "e71bb164b6a4c08ca83b4a6360423422cb01cd5ff309646aee321c8ce32014af"
 
 
 def _layered(scale: int, quality: int) -> CodecSpec:
     params: dict[str, Param] = {"scale": scale, "quality": quality, "chroma": "4:2:0"}
     return CodecSpec("layered", 1, params, (LAYERED_WEIGHTS,))
+
+
+def _perco_tiny(rate: str, bpp: float, shrink: int, codes: int, summary: str) -> Preset:
+    params: dict[str, Param] = {
+        "latents": "embedded", "shrink": shrink, "codes": codes, "indices": "model", "captions": True,
+        "levels": "cosine", "spacing": "trailing", "steps": 2, "guidance": 1.0, "tile": 16, "overlap": 8,
+        "precision": "fp32",
+    }  # fmt: skip
+    spec = CodecSpec("perco", 1, params, (PERCO_WEIGHTS, AUTOENCODER_WEIGHTS))
+    return Preset(f"perco-tiny-{rate}", spec, bpp, summary, reads_caption=True)
+
+
+def _sprdiff_tiny(bpp: float, rate: int, summary: str) -> Preset:
+    weights = (SPRDIFF_WEIGHTS, AUTOENCODER_WEIGHTS, AUTOENCODER_MSE_WEIGHTS)
+    return Preset(f"sprdiff-tiny-{bpp}", CodecSpec("sprdiff", 1, {"rate": rate}, weights), bpp, summary)
 
 
 def _perco_sd(rate: str, shrink: int, steps: int) -> Preset:
@@ -104,6 +123,16 @@ PRESETS: tuple[Preset, ...] = (
         bpp=0.06,
         summary="objects are true, their texture is redrawn",
     ),
+    _perco_tiny(
+        "0.025", 0.025, 1, 256, "drawn by a small diffusion model: layout and colours, the rest is invented"
+    ),
+    _perco_tiny(
+        "0.009", 0.009, 2, 1024, "the same from a quarter of the indices: colours and the rough layout"
+    ),
+    _sprdiff_tiny(0.04, 3, "a coarse picture that one step of a small diffusion model redraws"),
+    _sprdiff_tiny(0.03, 2, "the same with fewer bits"),
+    _sprdiff_tiny(0.02, 1, "the same: shapes begin to go"),
+    _sprdiff_tiny(0.01, 0, "the same: colours and layout"),
     _perco_sd("0.0019", shrink=8, steps=20),
     _perco_sd("0.0313", shrink=2, steps=20),
     _perco_sd("0.1250", shrink=1, steps=5),

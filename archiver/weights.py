@@ -18,6 +18,10 @@ from archiver.presets import Preset
 
 # Each file has a model card of the same name beside it.
 SHIPPED: dict[str, str] = {
+    "fe9b0b839003c668d394bb4044239144a61504cf7749c9ae8201e079fb4daae3": "sprdiff-tiny-1.safetensors",
+    "a1ec670347bedeccd25a433812912e1f53c6a8a3729f0798921acc1dbae85f8d": "perco-tiny-1.safetensors",
+    "e5b1ffc24f9c8cb24aaef6a52da2f944c8c487a2cbea336997f02a8ef72d2506": "autoencoder-mse-1.safetensors",
+    "fbc6b1451eea7e4ac2902349442b61002d6191a138083e310458073f3bd4c0b5": "autoencoder-1.safetensors",
     "e71bb164b6a4c08ca83b4a6360423422cb01cd5ff309646aee321c8ce32014af": "layered-1.safetensors",
 }
 

@@ -272,7 +272,8 @@ def load_perco(spec: CodecSpec, weights: Mapping[str, Path], device: str) -> Per
     if embedded != (network.text is not None):
         raise ValueError(f"{files[0].name} holds weights for other latents than {params.latents!r}")
     kind = PRECISIONS[params.precision]
-    network.unet.to(kind)
+    if kind is not torch.float32:  # as it is already; diffusers would warn
+        network.unet.to(kind)
     space: Space
     reader: Reader
     if network.text is not None:

@@ -140,7 +140,7 @@ RECIPES: tuple[Recipe, ...] = (
         crops=GanCrops(128),
         crop=128,
         batch=8,
-        schedule=Schedule(steps=4_800, rate=5e-4, cool_down=2_000, betas=(0.9, 0.99)),
+        schedule=Schedule(steps=4_550, rate=5e-4, cool_down=2_000, betas=(0.9, 0.99)),
         shape=asdict(SprdiffShape()),
         network=frozen,
         parts=("autoencoder", "autoencoder-mse"),

@@ -102,6 +102,10 @@ def test_the_lifecycle_moves_parts_and_nothing_that_opening_reads() -> None:
 
 ACTIONS = {  # operation of the S3 API -> the right that it needs
     "put_object": "s3:PutObject",
+    "create_multipart_upload": "s3:PutObject",
+    "upload_part": "s3:PutObject",
+    "complete_multipart_upload": "s3:PutObject",
+    "abort_multipart_upload": "s3:AbortMultipartUpload",
     "get_object": "s3:GetObject",
     "head_object": "s3:GetObject",
     "list_objects_v2": "s3:ListBucket",

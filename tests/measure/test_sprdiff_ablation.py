@@ -30,7 +30,7 @@ def test_a_curve_is_read_between_its_rates_and_not_beyond() -> None:
 def test_each_branch_gets_a_line_at_each_rate(tmp_path: Path) -> None:
     codecs = load_rates(list(tiny_weights(tmp_path).values()))
     assert [codec.rate for codec in codecs] == [0, 1, 2]
-    curves = curves_of(codecs, [photo(64, 96), photo(90, 70)], distance)
+    curves = curves_of(codecs, [photo(400, 500), photo(390, 470)], distance)
     assert set(curves) == {WHOLE, COARSE, *WITHOUT.values()}
     assert set(WITHOUT) == set(BRANCHES)
     bits = {name: [bpp for bpp, _ in curve] for name, curve in curves.items()}

@@ -51,7 +51,7 @@ def test_restored_coarse_pictures_say_that_they_are(tmp_path: Path) -> None:
     source, archive = tmp_path / "source", tmp_path / "archive"
     source.mkdir()
     Image.fromarray(photograph("chelsea")[:120, :160]).save(source / "cat.png")
-    succeed("encode", source, archive, "--preset", "layered-0.012", "--workers", 0)
+    succeed("encode", source, archive, "--codec", "layered-0.012", "--workers", 0)
     full, coarse = tmp_path / "full", tmp_path / "coarse"
     succeed("restore", archive, full)
     succeed("restore", archive, coarse, "--decode", "coarse")
@@ -71,7 +71,7 @@ def test_a_key_whose_codec_has_none_is_named(tmp_path: Path) -> None:
     source, archive = tmp_path / "source", tmp_path / "archive"
     source.mkdir()
     Image.fromarray(photograph("chelsea")[:40, :40]).save(source / "cat.png")
-    succeed("encode", source, archive, "--preset", "avif-0.1", "--workers", 0)
+    succeed("encode", source, archive, "--codec", "avif-0.1", "--workers", 0)
     result = run("restore", archive, tmp_path / "out", "--decode", "coarse")
     assert result.exit_code == 1
     assert "cat.png: no codec for spec" in result.stderr

@@ -12,8 +12,8 @@ import torch
 from archiver.codecs.perco import PercoCodec, first_noise, load_perco
 from archiver.presets import Preset
 from manifests.records import CodecSpec, EncodedImage, Param
-from pipelines.codec import Picture
-from tests.codec_suite import CAPTION, CodecContract, apart, decode_one, encode_one
+from pipelines.codec import Codec, Picture
+from tests.codec_suite import CAPTION, CodecContract, CodecSuite, apart, decode_one, encode_one
 from tests.samples import KINDS, photo
 from tests.tiny_perco import PARAMS, tiny_codec, tiny_weights
 
@@ -57,6 +57,26 @@ class TestDigitsWithoutCaptions(_Contract):
     params: ClassVar[Mapping[str, Param]] = {
         **COARSE, "indices": "digits", "captions": False, "guidance": 1.0, "steps": 1,
     }  # fmt: skip
+
+
+class TestPercoTiny(CodecSuite):
+    preset = "perco-tiny-0.025"
+    colours = 64  # they are generated, too
+    tolerance = 1
+    golden_tolerance = 2
+    fuzz_cases = 4
+    fuzz_seconds = 120
+
+    def exact(self, codec: Codec, encoded: EncodedImage) -> bytes:
+        """The indices."""
+        assert isinstance(codec, PercoCodec)
+        grid = codec.grid(encoded.height, encoded.width)
+        return codec.unpack(encoded.bitstream, *grid).astype("<u2").tobytes()
+
+
+class TestPercoTinyCoarse(TestPercoTiny):
+    preset = "perco-tiny-0.009"
+    fuzz_cases = 2
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -129,10 +129,10 @@ PRESETS: tuple[Preset, ...] = (
     _perco_tiny(
         "0.009", 0.009, 2, 1024, "the same from a quarter of the indices: colours and the rough layout"
     ),
-    _sprdiff_tiny(0.04, 3, "a coarse picture that one step of a small diffusion model redraws"),
-    _sprdiff_tiny(0.03, 2, "the same with fewer bits"),
-    _sprdiff_tiny(0.02, 1, "the same: shapes begin to go"),
-    _sprdiff_tiny(0.01, 0, "the same: colours and layout"),
+    _sprdiff_tiny(0.02, 3, "a coarse picture that one step of a small diffusion model redraws"),
+    _sprdiff_tiny(0.015, 2, "the same with fewer bits"),
+    _sprdiff_tiny(0.011, 1, "the same: shapes begin to go"),
+    _sprdiff_tiny(0.007, 0, "the same: colours and layout"),
     _perco_sd("0.0019", shrink=8, steps=20),
     _perco_sd("0.0313", shrink=2, steps=20),
     _perco_sd("0.1250", shrink=1, steps=5),

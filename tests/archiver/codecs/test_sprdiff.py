@@ -15,10 +15,10 @@ import torch
 import archiver.codecs.sprdiff
 from archiver.codecs import load_codec
 from archiver.codecs.sprdiff import SprdiffCodec, blended, spans
-from archiver.codecs.sprdiff_shape import BRANCHES
+from archiver.codecs.sprdiff_shape import BRANCHES, CELL
 from manifests.records import CodecSpec, EncodedImage
-from pipelines.codec import Picture, Pixels
-from tests.codec_suite import apart, damaged, decode_one, encode_one
+from pipelines.codec import Codec, Picture, Pixels
+from tests.codec_suite import CodecSuite, apart, damaged, decode_one, encode_one
 from tests.golden_files import sha256
 from tests.samples import KINDS, SIZES, photo, photograph
 from tests.tiny_sprdiff import tiny_codec, tiny_weights
@@ -50,6 +50,25 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+class TestSprdiffTiny(CodecSuite):
+    preset = "sprdiff-tiny-0.015"
+    tolerance = 1  # sums of floats round otherwise with other thread counts
+    golden_tolerance = 2
+    fuzz_cases = 4
+    fuzz_seconds = 120
+
+    def exact(self, codec: Codec, encoded: EncodedImage) -> bytes:
+        """The symbols."""
+        assert isinstance(codec, SprdiffCodec)
+        h, w = (-(-side // CELL) for side in (encoded.height, encoded.width))
+        return codec.unpack(encoded.bitstream, h, w).tobytes()
+
+
+class TestSprdiffTinyLowest(TestSprdiffTiny):
+    preset = "sprdiff-tiny-0.007"
+    fuzz_cases = 2
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,16 @@
 """Parts -> records: in few range reads, and with every damaged record named."""
 
-import zlib
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from manifests.mending import mended
 from manifests.part import (
-    BLOCK_BYTES,
     SCHEMA,
     Damaged,
     Origin,
@@ -26,12 +22,12 @@ from manifests.part import (
 )
 from manifests.recent import Recent
 from manifests.records import Record
-from manifests.salvage import DAMAGE, Source, promised, salvaged
+from manifests.salvage import DAMAGE, promised, salvaged
+from manifests.sparse import Bitstreams, Sparse, group_extent, head_extent
 from manifests.storage import Store
 
 FOOTER_BYTES = 32_000  # read first; holds the footer of ~40,000 records of 140 bytes
 WHOLE_BYTES = 400_000  # a part up to this size is read in one request
-GAP_BYTES = BLOCK_BYTES  # so far apart, two ranges are read in one request
 _LARGEST_BYTES = 2**31 - 1  # a part is made in memory: a size above this is a damaged log's
 
 
@@ -134,12 +130,12 @@ def read_columns(store: Store, part: Part, columns: list[str], tail_bytes: int) 
     if part.size > _LARGEST_BYTES:
         return None
     try:
-        sparse = _Sparse.open(store, part, tail_bytes)
+        sparse = Sparse.open(store, part, tail_bytes)
         Origin.of(sparse.metadata)
         groups = list(range(sparse.metadata.num_row_groups))
         if sparse.metadata.schema.names != SCHEMA.names or sparse.metadata.num_rows != part.records:
             return None
-        sparse.fetch([_head(sparse.metadata, group) for group in groups])
+        sparse.fetch([head_extent(sparse.metadata, group) for group in groups])
         schema = pa.schema([SCHEMA.field(name) for name in columns])
         return pa.concat_tables(
             [sparse.source.read(group, columns, verify=True).cast(schema) for group in groups]
@@ -151,7 +147,7 @@ def read_columns(store: Store, part: Part, columns: list[str], tail_bytes: int) 
 def _few(store: Store, part: Part, keys: frozenset[str]) -> list[Record | Damaged] | None:
     """The records of some keys, from as few bytes as hold them; None where anything is not as it should."""
     try:
-        sparse = _Sparse.open(store, part, FOOTER_BYTES)
+        sparse = Sparse.open(store, part, FOOTER_BYTES)
         if sparse.metadata.num_rows != part.records:
             return None
         tables = _rows_of_keys(sparse, keys, _groups_with(sparse.metadata, keys))
@@ -161,11 +157,13 @@ def _few(store: Store, part: Part, keys: frozenset[str]) -> list[Record | Damage
     return None if any(isinstance(record, Damaged) for record in found) else found
 
 
-def _rows_of_keys(sparse: "_Sparse", keys: frozenset[str], groups: list[int]) -> list[pa.Table]:
+def _rows_of_keys(sparse: Sparse, keys: frozenset[str], groups: list[int]) -> list[pa.Table]:
     """In two rounds of reads: what says where the bitstreams lie, then the blocks that they lie in."""
     blocks = {group: blocks_of(sparse.metadata, group) for group in groups}
     heads = {group: crcs for group, crcs in blocks.items() if crcs is not None}
-    sparse.fetch([(_head if group in heads else _extent)(sparse.metadata, group) for group in groups])
+    sparse.fetch(
+        [(head_extent if group in heads else group_extent)(sparse.metadata, group) for group in groups]
+    )
     names = SCHEMA.names[:-1]
     tables, needed, wanted = {}, [], {}
     for group in groups:
@@ -175,7 +173,7 @@ def _rows_of_keys(sparse: "_Sparse", keys: frozenset[str], groups: list[int]) ->
         table = sparse.source.read(group, names, verify=True)
         chosen = np.flatnonzero(pc.is_in(table["key"], value_set=pa.array(sorted(keys), pa.string())))
         tables[group] = table.take(pa.array(chosen))
-        places = _Bitstreams.of(sparse.metadata, group, table["bitstream_bytes"], heads[group])
+        places = Bitstreams.of(sparse.metadata, group, table["bitstream_bytes"], heads[group])
         needed += [extent for row in chosen.tolist() for extent in places.blocks(row)]
         wanted[group] = places, chosen.tolist()
     sparse.fetch(sorted(set(needed)))
@@ -186,87 +184,6 @@ def _rows_of_keys(sparse: "_Sparse", keys: frozenset[str], groups: list[int]) ->
         ]
         tables[group] = tables[group].append_column(SCHEMA.field("bitstream"), pa.array(values, pa.binary()))
     return [tables[group] for group in groups]
-
-
-@dataclass
-class _Sparse:
-    """A part of which some bytes have been read, in place."""
-
-    store: Store
-    path: str
-    content: bytearray
-    metadata: pq.FileMetaData
-    tail: int  # all from here on has been read
-
-    @staticmethod
-    def open(store: Store, part: Part, tail_bytes: int) -> "_Sparse":
-        """With its footer."""
-        path, content = f"images/{part.path}", bytearray(part.size)
-        start = max(0, part.size - tail_bytes)
-        content[start:] = store.read_range(path, start, part.size)
-        if len(content) != part.size:
-            raise ValueError(f"{path} has other than {part.size} bytes")
-        footer = part.size - int.from_bytes(content[-8:-4], "little") - 8
-        if 0 <= footer < start:
-            content[footer:start] = store.read_range(path, footer, start)
-        metadata = metadata_of(bytes(content[min(start, footer) :]))
-        return _Sparse(store, path, content, metadata, min(start, footer))
-
-    def fetch(self, extents: list[tuple[int, int]]) -> None:
-        """Reads these, given in ascending order, as far as they lie before the tail; near ones at once."""
-        for first, end in _joined(extents):
-            if not 0 <= first <= end <= len(self.content):
-                raise ValueError(f"bytes {first}..{end} of {len(self.content)} in {self.path}")
-            end = min(end, self.tail)
-            if first < end:
-                self.content[first:end] = self.store.read_range(self.path, first, end)
-
-    @property
-    def source(self) -> Source:
-        return Source(pa.py_buffer(self.content), self.metadata)
-
-
-@dataclass(frozen=True)
-class _Bitstreams:
-    """Where the bitstreams of a row group lie: one after the other, at the end of their column's chunk."""
-
-    first: int  # byte of the part
-    end: int
-    ends: NDArray[np.int64]  # of each row's bitstream, from `first`
-    crcs: list[int]  # of the blocks
-
-    @staticmethod
-    def of(metadata: pq.FileMetaData, group: int, lengths: pa.ChunkedArray, crcs: list[int]) -> "_Bitstreams":
-        ends = np.cumsum(pc.fill_null(lengths, 0).to_numpy().astype(np.int64))
-        chunk, end = _chunk(metadata, group, len(SCHEMA.names) - 1)
-        total = int(ends[-1]) if len(ends) else 0
-        if not 0 <= total <= end - chunk or len(crcs) != -(-total // BLOCK_BYTES):
-            raise ValueError(f"{total} bytes of bitstreams and {len(crcs)} blocks in {end - chunk} bytes")
-        return _Bitstreams(end - total, end, ends, crcs)
-
-    def _span(self, row: int) -> tuple[int, int]:
-        return int(self.ends[row - 1]) if row else 0, int(self.ends[row])
-
-    def _numbers(self, row: int) -> range:
-        start, end = self._span(row)
-        return range(start // BLOCK_BYTES, -(-end // BLOCK_BYTES)) if end > start else range(0)
-
-    def _extent(self, number: int) -> tuple[int, int]:
-        start = self.first + number * BLOCK_BYTES
-        return start, min(start + BLOCK_BYTES, self.end)
-
-    def blocks(self, row: int) -> list[tuple[int, int]]:
-        """First and end byte, in the part, of the blocks that a row's bitstream lies in."""
-        return [self._extent(number) for number in self._numbers(row)]
-
-    def read(self, content: bytearray, row: int) -> bytes:
-        """A row's bitstream; ValueError where a block fails its CRC-32."""
-        start, end = self._span(row)
-        for number in self._numbers(row):
-            first, last = self._extent(number)
-            if zlib.crc32(memoryview(content)[first:last]) != self.crcs[number]:
-                raise ValueError(f"bitstreams at bytes {first}..{last}: their CRC-32 is wrong")
-        return bytes(content[self.first + start : self.first + end])
 
 
 def _groups_with(metadata: pq.FileMetaData, keys: frozenset[str]) -> list[int]:
@@ -281,34 +198,3 @@ def _groups_with(metadata: pq.FileMetaData, keys: frozenset[str]) -> list[int]:
         if place < len(ordered) and ordered[place] <= bounds.max:
             chosen.append(group)
     return chosen
-
-
-def _chunk(metadata: pq.FileMetaData, group: int, column: int) -> tuple[int, int]:
-    """First and end byte of a column's chunk."""
-    found = metadata.row_group(group).column(column)
-    first = found.dictionary_page_offset if found.has_dictionary_page else found.data_page_offset
-    return first, first + found.total_compressed_size
-
-
-def _extent(metadata: pq.FileMetaData, group: int) -> tuple[int, int]:
-    """First and end byte of a row group."""
-    return _chunk(metadata, group, 0)[0], _chunk(metadata, group, len(SCHEMA.names) - 1)[1]
-
-
-def _head(metadata: pq.FileMetaData, group: int) -> tuple[int, int]:
-    """First and end byte of all columns but the bitstream, which is the last."""
-    return _chunk(metadata, group, 0)[0], _chunk(metadata, group, len(SCHEMA.names) - 1)[0]
-
-
-def _joined(extents: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Neighbours as one range, and the gap between near ones with them: a request costs more than its bytes.
-
-    Example: _joined([(0, 4), (4, 9), (200_000, 200_100)]) -> [(0, 9), (200_000, 200_100)]
-    """
-    joined: list[tuple[int, int]] = []
-    for first, end in extents:
-        if joined and 0 <= first - joined[-1][1] <= GAP_BYTES:
-            joined[-1] = (joined[-1][0], end)
-        else:
-            joined.append((first, end))
-    return joined

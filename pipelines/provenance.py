@@ -95,7 +95,7 @@ def from_xmp(packet: bytes) -> Provenance | None:
 
 
 def plain(text: str) -> str:
-    """Text with control characters, lone surrogates and backslashes written as \\uXXXX and \\\\."""
+    """Text whose control characters and lone surrogates are escapes of four hex digits, and backslashes doubled."""
     return _UNWRITABLE.sub(lambda found: _code(found[0]), text)
 
 

@@ -10,7 +10,8 @@ from threading import Event as Flag
 
 from manifests.archive import Archive
 from manifests.part import BLOCK_BYTES, ROW_GROUP_RECORDS, ROW_GROUP_TEXT_BYTES, Damaged
-from manifests.read import FOOTER_BYTES, GAP_BYTES, read_at_once
+from manifests.read import FOOTER_BYTES, read_at_once
+from manifests.sparse import GAP_BYTES
 from manifests.storage import S3, Location, Store
 from pipelines.codec import LoadCodec
 from pipelines.decode import Decoder, Lost, Restored, decode_readings

@@ -14,7 +14,7 @@ from archiver.codecs.perco_indices import fit_model
 from archiver.codecs.perco_networks import Perco, RateShape, Shape
 from archiver.codecs.perco_spaces import EmbeddedSpace
 from archiver.codecs.perco_text import TextShape, to_list
-from archiver.training.perco import indices_of
+from archiver.training.perco_fit import indices_of
 from manifests.records import CodecSpec, Param
 from tests.golden_files import sha256
 from tests.samples import photographs

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from archiver.codecs.av1 import decode_still, encode_still
+from archiver.codecs.specs import check_spec
 from manifests.records import CodecSpec, EncodedImage
 from pipelines.codec import Picture, Pixels
 from pipelines.images import MAX_PIXELS
@@ -69,10 +70,7 @@ class AvifCodec:
 
 def load_avif(spec: CodecSpec) -> AvifCodec:
     """The codec of a spec; one that this program does not know is refused."""
-    if (spec.name, spec.version) != (NAME, VERSION):
-        raise ValueError(
-            f"codec {spec.name} version {spec.version}, this program reads {NAME} version {VERSION}"
-        )
+    check_spec(spec, NAME, VERSION)
     if spec.weights:
         raise ValueError(f"codec {NAME} with weights {spec.weights}, expected none")
     params = dict(spec.params)

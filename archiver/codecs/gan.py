@@ -48,6 +48,7 @@ from archiver.codecs.gan_networks import (
 from archiver.codecs.label_maps import LabelTables, decode_labels, encode_labels
 from archiver.codecs.layered import noise, normal
 from archiver.codecs.networks import levels_of, load_network, weight_files
+from archiver.codecs.specs import check_spec
 from archiver.codecs.symbols import LEVELS, Tables, decode_symbols, encode_symbols
 from archiver.codecs.tiles import Tile, tiles
 from manifests.records import CodecSpec, EncodedImage
@@ -211,10 +212,7 @@ def _cells(height: int, width: int) -> tuple[int, int]:
 
 def load_gan(spec: CodecSpec, weights: Mapping[str, Path], device: str) -> GanCodec:
     """The codec of a spec; one that this program does not know is refused."""
-    if (spec.name, spec.version) != (NAME, VERSION):
-        raise ValueError(
-            f"codec {spec.name} version {spec.version}, this program reads {NAME} version {VERSION}"
-        )
+    check_spec(spec, NAME, VERSION)
     params = dict(spec.params)
     channels = params.pop("channels", None)
     if params:

@@ -31,6 +31,7 @@ from torch.nn import functional as F
 from archiver.codecs.av1 import decode_still, encode_still
 from archiver.codecs.avif import SPEED
 from archiver.codecs.networks import levels_of, load_network, weight_files
+from archiver.codecs.specs import check_spec
 from archiver.codecs.tiles import tiles
 from manifests.records import CodecSpec, EncodedImage
 from pipelines.codec import Picture, Pixels
@@ -260,10 +261,7 @@ def normal(sums: Tensor) -> Tensor:
 
 def load_layered(spec: CodecSpec, weights: Mapping[str, Path], device: str) -> LayeredCodec:
     """The codec of a spec; one that this program does not know is refused."""
-    if (spec.name, spec.version) != (NAME, VERSION):
-        raise ValueError(
-            f"codec {spec.name} version {spec.version}, this program reads {NAME} version {VERSION}"
-        )
+    check_spec(spec, NAME, VERSION)
     params = dict(spec.params)
     scale, quality, chroma = (params.pop(name, None) for name in ("scale", "quality", "chroma"))
     if params:

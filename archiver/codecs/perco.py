@@ -54,6 +54,7 @@ from archiver.codecs.perco_networks import Perco, Rate, shape_of
 from archiver.codecs.perco_sampling import LEVELS, Corners, Levels, Tiling, sampled, times_of
 from archiver.codecs.perco_spaces import EmbeddedSpace, Reader, Space, StableDiffusionSpace, WordReader
 from archiver.codecs.perco_text import words_of
+from archiver.codecs.specs import check_spec
 from archiver.codecs.stable_diffusion import load_autoencoder_kl, load_text_encoder
 from manifests.records import CodecSpec, EncodedImage, Param
 from pipelines.codec import Picture, Pixels
@@ -258,10 +259,7 @@ def _levels(params: Params) -> Levels:
 
 def load_perco(spec: CodecSpec, weights: Mapping[str, Path], device: str) -> PercoCodec:
     """The codec of a spec; one that this program does not know, or that its weights do not fit, is refused."""
-    if (spec.name, spec.version) != (NAME, VERSION):
-        raise ValueError(
-            f"codec {spec.name} version {spec.version}, this program reads {NAME} version {VERSION}"
-        )
+    check_spec(spec, NAME, VERSION)
     params, place = params_of(spec.params), torch.device(device)
     embedded = params.latents == "embedded"
     files = weight_files(spec, weights, 2 if embedded else 3)

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from archiver.codecs.perco_networks import Perco, RateShape, Shape
 from archiver.codecs.perco_spaces import SD_SCALE
 from archiver.codecs.published import Part, fit, open_part, read_json
+from archiver.codecs.published_tokenizer import read_tokenizer
 from archiver.codecs.stable_diffusion import (
     AUTOENCODER,
     PREFIX,
@@ -43,7 +44,6 @@ from archiver.codecs.stable_diffusion import (
     TEXT_ARGUMENTS,
     TOKENIZER,
     make_text_model,
-    tokenizer_tensor,
 )
 from pipelines.weights import sha256_of_file
 
@@ -233,45 +233,8 @@ def _text_file(text: Part, tokenizer: Path) -> Written:
     names = {ours: prefix + ours for ours in shapes}
     fit(text, names, shapes, _TEXT_SPARE)
     part_of = {ours: (text, theirs) for ours, theirs in names.items()}
-    content = _tokenizer(tokenizer, shapes["embeddings.token_embedding.weight"][0])
+    content = read_tokenizer(tokenizer, shapes["embeddings.token_embedding.weight"][0])
     return Written({TEXT: json.dumps(config, sort_keys=True)}, part_of, shapes, {TOKENIZER: content})
-
-
-def _tokenizer(folder: Path, count: int) -> Tensor:
-    """From vocab.json and merges.txt, or from tokenizer.json."""
-    if (folder / "vocab.json").is_file():
-        vocab: object = read_json(folder / "vocab.json")
-        lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
-        merges = [line.split(" ") for line in lines if line and not line.startswith("#version")]
-    else:
-        model = read_json(folder / "tokenizer.json").get("model")
-        if not isinstance(model, dict):
-            raise ValueError(f"{folder}/tokenizer.json has no model")
-        vocab = model.get("vocab")
-        merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model.get("merges", [])]
-    if not isinstance(vocab, dict) or sorted(vocab.values()) != list(range(count)):
-        raise ValueError(f"{folder}: expected tokens 0 … {count - 1}, as many as the text encoder knows")
-    pad = _padding(folder)
-    for token in (pad, "<|startoftext|>", "<|endoftext|>"):
-        if token not in vocab:
-            raise ValueError(f"{folder}: no token {token!r}")
-    wrong = [merge for merge in merges if len(merge) != 2 or "".join(merge) not in vocab]
-    if wrong:
-        raise ValueError(f"{folder}: a merge {' '.join(wrong[0])!r} to what is no token")
-    return tokenizer_tensor(
-        sorted(vocab, key=vocab.__getitem__), [(left, right) for left, right in merges], pad
-    )
-
-
-def _padding(folder: Path) -> str:
-    """What fills captions up: Stable Diffusion 2 has "!", number 0, where 1 had the end's token."""
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            found = read_json(folder / name).get("pad_token")
-            token = found.get("content") if isinstance(found, dict) else found
-            if isinstance(token, str):
-                return token
-    raise ValueError(f"{folder}: neither special_tokens_map.json nor tokenizer_config.json names a pad_token")
 
 
 def _check_schedule(file: Path) -> None:

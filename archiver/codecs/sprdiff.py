@@ -36,7 +36,7 @@ bitstream. The parameter of the spec is `rate`, 0 being the lowest. Weights are 
 autoencoder, and the autoencoder for the squared error (foundation: the first one holds all).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,10 +49,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from archiver.codecs.autoencoder import Autoencoder, decoded_levels, load_autoencoder
+from archiver.codecs.blending import Area, blended
 from archiver.codecs.latent_codec import LatentCoder, load_coder
 from archiver.codecs.latent_model import whole
 from archiver.codecs.layered import enlarged, noise, normal, true_to_base
 from archiver.codecs.networks import levels_of, load_network, weight_files
+from archiver.codecs.specs import check_spec
 from archiver.codecs.sprdiff_networks import Eyes, Latents, Sprdiff
 from archiver.codecs.sprdiff_shape import BRANCHES, CELL, COARSE, GRID, Shape
 from archiver.codecs.tiles import tiles
@@ -66,7 +68,6 @@ NAME = "sprdiff"
 VERSION = 1
 BEGIN = 1  # byte 0
 TILE, REACH = 64, 8  # features of 16x16 pixels that encoders make at once, and that they see around them
-BLEND, OVERLAP = 768, 192  # pixels a side that the denoiser draws at once, and that neighbours share
 MOST_BITS = 15  # that a symbol can take
 
 
@@ -216,54 +217,6 @@ class SprdiffCodec:
         return torch.tensor([self.rate], device=self.device), torch.tensor(there, device=self.device)
 
 
-@dataclass(frozen=True)
-class Area:
-    """Pixels top … bottom, left … right, on whole cells."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-    def cut(self, x: Tensor, step: int) -> Tensor:
-        """This part of a tensor (…, rows, columns) with one for each `step` pixels a side."""
-        return x[..., self.top // step : self.bottom // step, self.left // step : self.right // step]
-
-
-def blended(height: int, width: int, step: int, draw: Callable[[Area], Tensor]) -> Tensor:
-    """What `draw` makes of areas that overlap, (1, C, …) with one for each `step` pixels, joined by weighted means."""
-    rows, columns = spans(height), spans(width)
-    parts = [(Area(*vertical, *across), vertical, across) for vertical in rows for across in columns]
-    if len(parts) == 1:
-        return draw(parts[0][0])
-    total = weight = torch.zeros(())
-    for area, vertical, across in parts:
-        made = draw(area)
-        share = _ramp(made.shape[2])[:, None] * _ramp(made.shape[3])[None]
-        if not total.dim():
-            total = made.new_zeros(1, made.shape[1], height // step, width // step)
-            weight = torch.zeros_like(total[:, :1])
-        place = (..., slice(*(edge // step for edge in vertical)), slice(*(edge // step for edge in across)))
-        total[place] += made * share.to(made)
-        weight[place] += share.to(made)
-    return total / weight
-
-
-def spans(size: int) -> list[tuple[int, int]]:
-    """Pieces of up to BLEND pixels that cover a side, evenly, with at least OVERLAP in common."""
-    if size <= BLEND:
-        return [(0, size)]
-    count = -(-(size - OVERLAP) // (BLEND - OVERLAP))
-    starts = [round(place * (size - BLEND) / (count - 1) / CELL) * CELL for place in range(count)]
-    return [(start, start + BLEND) for start in starts]
-
-
-def _ramp(count: int) -> Tensor:
-    """Weights that rise from both ends."""
-    place = torch.arange(count) + 0.5
-    return torch.minimum(place, count - place)
-
-
 def _cells(height: int, width: int) -> tuple[int, int]:
     if height < 1 or width < 1 or height * width > MAX_PIXELS:
         raise ValueError(f"a picture of {width} x {height} pixels, expected 1 to {MAX_PIXELS:,}")
@@ -272,10 +225,7 @@ def _cells(height: int, width: int) -> tuple[int, int]:
 
 def load_sprdiff(spec: CodecSpec, weights: Mapping[str, Path], device: str) -> SprdiffCodec:
     """The codec of a spec; one that this program does not know is refused."""
-    if (spec.name, spec.version) != (NAME, VERSION):
-        raise ValueError(
-            f"codec {spec.name} version {spec.version}, this program reads {NAME} version {VERSION}"
-        )
+    check_spec(spec, NAME, VERSION)
     params = dict(spec.params)
     rate = params.pop("rate", None)
     if params:

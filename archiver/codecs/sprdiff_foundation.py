@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from archiver.codecs.perco_networks import Bottleneck
 from archiver.codecs.sprdiff_shape import GRID
 
 PATCH = 14  # pixels that DINOv2 sees as one
@@ -70,23 +71,6 @@ class Dino(nn.Module):
         return found.transpose(1, 2).reshape(found.shape[0], found.shape[2], h, w)
 
 
-class _Bottleneck(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        half = channels // 2
-        self.layers = nn.Sequential(
-            nn.Conv2d(channels, half, 1),
-            nn.ReLU(),
-            nn.Conv2d(half, half, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(half, channels, 1),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.layers(x)
-        return out
-
-
 class Transform(nn.Module):
     """Pixels (B, 3, H, W) in [-1, 1] -> (B, channels, H/16, W/16)."""
 
@@ -95,7 +79,7 @@ class Transform(nn.Module):
         width = max(4, channels * 3 // 5)  # 192 for ELIC's 320
         layers: list[nn.Module] = []
         for inside in (3, width, width):
-            layers += [nn.Conv2d(inside, width, 5, 2, 2), *(_Bottleneck(width) for _ in range(3))]
+            layers += [nn.Conv2d(inside, width, 5, 2, 2), *(Bottleneck(width, bent=False) for _ in range(3))]
         self.layers = nn.Sequential(*layers, nn.Conv2d(width, channels, 5, 2, 2))
 
     def encode(self, pixels: Tensor) -> Tensor:

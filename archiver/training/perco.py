@@ -1,8 +1,6 @@
 """Training of the `perco` codec: the hyper-latent and the UNet together, in the latents of a frozen autoencoder."""
 
-import json
-import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,17 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from archiver.codecs.autoencoder import LATENT, load_autoencoder
-from archiver.codecs.perco_indices import fit_model, load_indices
 from archiver.codecs.perco_networks import Perco, RateShape, Shape
 from archiver.codecs.perco_sampling import LEVELS, TIMES, Corners, Tiling, sampled, times_of
 from archiver.codecs.perco_spaces import EmbeddedSpace, Reader, Space, WordReader
 from archiver.codecs.perco_text import TextShape, to_list, words_of
 from archiver.perception.lpips import LPIPS
-from archiver.training.loop import Run
-from archiver.training.photos import read_photo
-from archiver.training.stream import Arrays, Feed, windows
+from archiver.training.gan import GanCrops
+from archiver.training.stream import Arrays
 from archiver.training.task import Batch, Step
-from manifests.storage import connect
 from pipelines.codec import Pixels
 
 CAPTION_BYTES = 600  # of a caption, that batches carry
@@ -63,12 +58,8 @@ class PercoCrops:
     def __call__(
         self, pixels_hwc: Pixels, caption: str | None, count: int, block_seed: int, seed: int
     ) -> Arrays:
-        rng = np.random.default_rng(seed)
-        corners = windows(pixels_hwc.shape[0], pixels_hwc.shape[1], self.crop, 1, count, rng)
-        return {
-            "target": np.stack([pixels_hwc[y : y + self.crop, x : x + self.crop] for y, x in corners]),
-            "caption": np.tile(to_letters(caption or ""), (count, 1)),
-        }
+        plain = GanCrops(self.crop)(pixels_hwc, caption, count, block_seed, seed)
+        return {**plain, "caption": np.tile(to_letters(caption or ""), (count, 1))}
 
 
 def to_letters(caption: str) -> NDArray[np.int16]:
@@ -258,49 +249,3 @@ def embedded_task(shape: Shape, extra: PercoWeights, autoencoder: Path) -> Perco
     assert text is not None
     text.get_buffer("list").copy_(to_list(common_words()))
     return PercoTask(generator, space, WordReader(words_of(text), text), extra)
-
-
-def fitted(run: Run, photos: int = 2000, steps: int = 3000) -> Perco:
-    """The averaged networks, with models of the indices that suit their own of photographs of the run's training.
-
-    Of the photographs that are never trained on, what the models save is written beside the checkpoint.
-    """
-    averaged = run.averaged()
-    assert isinstance(averaged, Trained)
-    assert isinstance(run.task, PercoTask)
-    network = Perco(replace(averaged.network.shape, modelled=True)).to(run.device).eval()
-    network.load_state_dict(averaged.network.state_dict(), strict=False)
-    found = []
-    for number, rate in enumerate(network.shape.rates):
-        seen, held_out = (
-            all_indices(network, number, run.task.space, feed, photos) for feed in (run.feed, run.held_out)
-        )
-        model = network.rate(number).indices
-        assert model is not None
-        model.load_state_dict(fit_model(seen, rate.codes, steps).state_dict())
-        coder, count = load_indices(model), sum(one.size for one in held_out)
-        bits = sum(coder.bits(one) for one in held_out)
-        found.append({**asdict(rate), "uniform": math.log2(rate.codes), "modelled": bits / count})
-    (run.out / "indices.json").write_text(json.dumps(found, indent=1) + "\n")
-    return network
-
-
-def all_indices(
-    network: Perco, number: int, space: Space, feed: Feed, photos: int
-) -> list[NDArray[np.int64]]:
-    """The indices of a feed's photographs, each (y, x)."""
-    store = connect(feed.source)
-    step = max(1, len(feed.photos) // photos)
-    read = (read_photo(store, photo) for photo in feed.photos[::step])
-    return [indices_of(network, number, space, pixels_hwc) for pixels_hwc in read if pixels_hwc is not None]
-
-
-@torch.inference_mode()
-def indices_of(network: Perco, number: int, space: Space, pixels_hwc: Pixels) -> NDArray[np.int64]:
-    """A photograph's indices at a rate, (y, x); what is no whole cell below and to the right is left out."""
-    rate = network.rate(number)
-    side = space.cell * network.shape.rates[number].shrink
-    y, x = (length // side for length in pixels_hwc.shape[:2])
-    latents = space.latents_of(np.ascontiguousarray(pixels_hwc[: y * side, : x * side]))
-    indices: NDArray[np.int64] = rate.vq.indices(rate.hyper(latents))[0].cpu().numpy()
-    return indices

@@ -23,7 +23,7 @@ from archiver.training.loop import Run, Schedule
 from archiver.training.perceptual import Weights
 from archiver.training.perco import TINY as PERCO_TINY
 from archiver.training.perco import PercoCrops, PercoWeights, embedded_task
-from archiver.training.perco import fitted as perco_fitted
+from archiver.training.perco_fit import fitted as perco_fitted
 from archiver.training.perco_sd import PARTS as PERCO_SD_PARTS
 from archiver.training.perco_sd import foundation_task, shape_of_rate, weights_of_rate
 from archiver.training.photos import licences, list_photos

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-import archiver.codecs.sprdiff
+import archiver.codecs.blending
 from archiver.codecs import load_codec
-from archiver.codecs.sprdiff import SprdiffCodec, blended, spans
+from archiver.codecs.blending import blended, spans
+from archiver.codecs.sprdiff import SprdiffCodec
 from archiver.codecs.sprdiff_shape import BRANCHES, CELL
 from manifests.records import CodecSpec, EncodedImage
 from pipelines.codec import Codec, Picture, Pixels
@@ -165,8 +166,8 @@ def test_a_picture_of_several_tiles_has_no_seams(
 ) -> None:
     encoded = encode_one(codec, photo(300, 450))
     whole = decode_one(codec, encoded).astype(int)
-    monkeypatch.setattr(archiver.codecs.sprdiff, "BLEND", 192)
-    monkeypatch.setattr(archiver.codecs.sprdiff, "OVERLAP", 96)
+    monkeypatch.setattr(archiver.codecs.blending, "BLEND", 192)
+    monkeypatch.setattr(archiver.codecs.blending, "OVERLAP", 96)
     assert len(spans(480)) > 2
     tiled = decode_one(codec, encoded).astype(int)
     assert np.abs(tiled - whole).max() > 0  # normalisation sees tiles: they are blended, not the same

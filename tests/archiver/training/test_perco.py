@@ -23,11 +23,11 @@ from archiver.training.perco import (
     Trained,
     common_words,
     embedded_task,
-    fitted,
     from_letters,
     perplexity,
     to_letters,
 )
+from archiver.training.perco_fit import fitted
 from archiver.training.perco_sd import PARTS, foundation_task, weights_of_rate, widened
 from archiver.training.photos import list_photos
 from archiver.training.recipes import Recipe, export, find_recipe, start

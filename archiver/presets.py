@@ -25,12 +25,18 @@ SPRDIFF_WEIGHTS = "fe9b0b839003c668d394bb4044239144a61504cf7749c9ae8201e079fb4da
 PERCO_WEIGHTS = "a1ec670347bedeccd25a433812912e1f53c6a8a3729f0798921acc1dbae85f8d"
 AUTOENCODER_WEIGHTS = "fbc6b1451eea7e4ac2902349442b61002d6191a138083e310458073f3bd4c0b5"
 AUTOENCODER_MSE_WEIGHTS = "e5b1ffc24f9c8cb24aaef6a52da2f944c8c487a2cbea336997f02a8ef72d2506"
+GAN_WEIGHTS = "ef20bbe16a1e172b48fd179a69947cfde07e98223efaaa35cf28a3b5193e4c65"
 LAYERED_WEIGHTS = "e71bb164b6a4c08ca83b4a6360423422cb01cd5ff309646aee321c8ce32014af"
 
 
 def _layered(scale: int, quality: int) -> CodecSpec:
     params: dict[str, Param] = {"scale": scale, "quality": quality, "chroma": "4:2:0"}
     return CodecSpec("layered", 1, params, (LAYERED_WEIGHTS,))
+
+
+def _gan(bpp: float, channels: int, summary: str) -> Preset:
+    spec = CodecSpec("gan", 1, {"channels": channels}, (GAN_WEIGHTS,))
+    return Preset(f"gan-{bpp}", spec, bpp, summary, selective=True)
 
 
 def _perco_tiny(rate: str, bpp: float, shrink: int, codes: int, summary: str) -> Preset:
@@ -123,6 +129,9 @@ PRESETS: tuple[Preset, ...] = (
         bpp=0.06,
         summary="objects are true, their texture is redrawn",
     ),
+    _gan(0.04, 8, "drawn by an adversarially trained network: shapes are true, surfaces are painted"),
+    _gan(0.02, 4, "the same from half of the symbols: edges begin to go"),
+    _gan(0.011, 2, "the same from a quarter: colours and layout"),
     _perco_tiny(
         "0.025", 0.025, 1, 256, "drawn by a small diffusion model: layout and colours, the rest is invented"
     ),

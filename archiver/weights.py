@@ -18,6 +18,7 @@ from archiver.presets import Preset
 
 # Each file has a model card of the same name beside it.
 SHIPPED: dict[str, str] = {
+    "ef20bbe16a1e172b48fd179a69947cfde07e98223efaaa35cf28a3b5193e4c65": "gan-1.safetensors",
     "fe9b0b839003c668d394bb4044239144a61504cf7749c9ae8201e079fb4daae3": "sprdiff-tiny-1.safetensors",
     "a1ec670347bedeccd25a433812912e1f53c6a8a3729f0798921acc1dbae85f8d": "perco-tiny-1.safetensors",
     "e5b1ffc24f9c8cb24aaef6a52da2f944c8c487a2cbea336997f02a8ef72d2506": "autoencoder-mse-1.safetensors",
@@ -33,11 +34,14 @@ def shipped_weights() -> Mapping[str, Path]:
 
 
 def named_weights(name: str) -> Path:
-    """The newest file of a name, "layered" for layered-1.safetensors; ValueError where none comes with the program."""
+    """The newest file of a name, "layered" for layered-1.safetensors, or the one of a name with its number.
+
+    ValueError where none comes with the program.
+    """
     versions = {
         int(file.stem.rpartition("-")[2]): file
         for file in shipped_weights().values()
-        if file.stem.rpartition("-")[0] == name
+        if name in (file.stem, file.stem.rpartition("-")[0])
     }
     if not versions:
         raise ValueError(f"no weights {name!r} come with this program: name a file of them")

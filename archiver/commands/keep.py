@@ -45,7 +45,7 @@ def kept_by(
     if keep is None:
         return "none", None
     if not preset.selective:
-        able = ", ".join(one.name for one in presets.PRESETS if one.selective) or "none of this version"
+        able = ", ".join(one.name for one in presets.PRESETS if one.selective)
         raise ValueError(
             f"preset {preset.name} codes whole pictures only; presets that can leave out parts: {able}"
         )

@@ -62,6 +62,7 @@ class GanWeights:
     layout: float = (
         2.0  # of the picture at 1/8, afterwards: without it colours and shapes drift while textures grow
     )
+    grid: float = 10.0  # of what all cells of a batch have wrong at the same place in them
     bits: float = 0.02  # of a symbol's bits, as `RateModel` sees them
     selective: float = 0.25  # of all crops are SC: a part is drawn from labels alone
     sees_labels: bool = (
@@ -153,8 +154,9 @@ class GanTask:
         beside = self._beside(w_hat * coded, looks)
         judged = self.judges.generator_loss(made, target, beside, step, random, counts)
         layout = _layout(F.avg_pool2d(made, 8), target)
-        loss = judged.loss + self.extra.layout * layout + self.extra.bits * rate
-        told = {"layout": float(layout.detach()), "bits": float(rate.detach())}
+        grid = repeated(made - target)
+        loss = judged.loss + self.extra.layout * layout + self.extra.bits * rate + self.extra.grid * grid
+        told = {"layout": float(layout.detach()), "bits": float(rate.detach()), "grid": float(grid.detach())}
         return Step(loss, {**judged.terms, **told})
 
     def _sketch_loss(self, generator: Generator, batch: Batch, w_hat: Tensor, share: Tensor) -> Step:
@@ -228,6 +230,14 @@ def _layout(small: Tensor, target: Tensor) -> Tensor:
     """How far a picture at 1/8 is from the target."""
     apart = small - F.avg_pool2d(target, 8)
     return apart.abs().mean() + 2 * apart.square().mean()
+
+
+def repeated(difference: Tensor) -> Tensor:
+    """Mean amplitude of the pattern that (B, 3, H, W) repeats in all its cells."""
+    cells = difference.float().unflatten(3, (-1, CELL)).unflatten(2, (-1, CELL))
+    pattern = cells.mean((0, 2, 4))
+    amplitude: Tensor = (pattern - pattern.mean((1, 2), keepdim=True)).abs().mean()
+    return amplitude
 
 
 def boxes(crops: int, cells: int, share: float, random: torch.Generator) -> Tensor:

@@ -16,8 +16,8 @@ from archiver.codecs.gan import GanCodec
 from archiver.codecs.gan_labels import OWN, cell_labels
 from archiver.presets import Preset
 from manifests.records import CodecSpec, EncodedImage
-from pipelines.codec import Picture
-from tests.codec_suite import CodecContract, apart, damaged, decode_one, encode_one
+from pipelines.codec import Codec, Picture
+from tests.codec_suite import CodecContract, CodecSuite, apart, damaged, decode_one, encode_one
 from tests.golden_files import sha256
 from tests.samples import KINDS, SIZES, photo
 from tests.tiny_gan import PAPER, tiny_codec, tiny_weights
@@ -31,6 +31,21 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 @pytest.fixture(scope="module")
 def codec(weights: Mapping[str, Path]) -> GanCodec:
     return tiny_codec(weights)
+
+
+class TestGan(CodecSuite):
+    preset = "gan-0.02"
+    tolerance = 1  # sums of floats round otherwise with other thread counts
+    golden_tolerance = 2
+    colours = 40  # a made picture of pure colours is 32 off
+    fuzz_cases = 10
+    fuzz_seconds = 120
+
+    def exact(self, codec: Codec, encoded: EncodedImage) -> bytes:
+        """Symbols and labels."""
+        assert isinstance(codec, GanCodec)
+        coded = codec.unpack(encoded.bitstream, *cells(encoded))
+        return coded.symbols_chw.tobytes() + coded.labels_hw.tobytes()
 
 
 class TestTinyGan(CodecContract):

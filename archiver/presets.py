@@ -21,7 +21,7 @@ class Preset:
     )
 
 
-SPRDIFF_WEIGHTS = "fe9b0b839003c668d394bb4044239144a61504cf7749c9ae8201e079fb4daae3"
+SPRDIFF_WEIGHTS = "e1977c05755a12d9b02036de9ef7a2e7ba752923c9f3991b59ca2532ed9ebb7a"
 PERCO_WEIGHTS = "a1ec670347bedeccd25a433812912e1f53c6a8a3729f0798921acc1dbae85f8d"
 AUTOENCODER_WEIGHTS = "fbc6b1451eea7e4ac2902349442b61002d6191a138083e310458073f3bd4c0b5"
 AUTOENCODER_MSE_WEIGHTS = "e5b1ffc24f9c8cb24aaef6a52da2f944c8c487a2cbea336997f02a8ef72d2506"
@@ -138,10 +138,10 @@ PRESETS: tuple[Preset, ...] = (
     _perco_tiny(
         "0.009", 0.009, 2, 1024, "the same from a quarter of the indices: colours and the rough layout"
     ),
-    _sprdiff_tiny(0.02, 3, "a coarse picture that one step of a small diffusion model redraws"),
-    _sprdiff_tiny(0.015, 2, "the same with fewer bits"),
-    _sprdiff_tiny(0.011, 1, "the same: shapes begin to go"),
-    _sprdiff_tiny(0.007, 0, "the same: colours and layout"),
+    _sprdiff_tiny(0.033, 3, "a soft coarse picture that one step of a small diffusion model redraws"),
+    _sprdiff_tiny(0.023, 2, "the same with fewer bits"),
+    _sprdiff_tiny(0.015, 1, "the same: shapes begin to go"),
+    _sprdiff_tiny(0.01, 0, "the same: colours and layout"),
     _perco_sd("0.0019", shrink=8, steps=20),
     _perco_sd("0.0313", shrink=2, steps=20),
     _perco_sd("0.1250", shrink=1, steps=5),

@@ -19,7 +19,7 @@ from archiver.presets import Preset
 # Each file has a model card of the same name beside it.
 SHIPPED: dict[str, str] = {
     "ef20bbe16a1e172b48fd179a69947cfde07e98223efaaa35cf28a3b5193e4c65": "gan-1.safetensors",
-    "fe9b0b839003c668d394bb4044239144a61504cf7749c9ae8201e079fb4daae3": "sprdiff-tiny-1.safetensors",
+    "e1977c05755a12d9b02036de9ef7a2e7ba752923c9f3991b59ca2532ed9ebb7a": "sprdiff-tiny-2.safetensors",
     "a1ec670347bedeccd25a433812912e1f53c6a8a3729f0798921acc1dbae85f8d": "perco-tiny-1.safetensors",
     "e5b1ffc24f9c8cb24aaef6a52da2f944c8c487a2cbea336997f02a8ef72d2506": "autoencoder-mse-1.safetensors",
     "fbc6b1451eea7e4ac2902349442b61002d6191a138083e310458073f3bd4c0b5": "autoencoder-1.safetensors",

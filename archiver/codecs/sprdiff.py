@@ -3,7 +3,8 @@
                  .-[autoencoder's encoder]-.
     pixels ->[pad]-[encoder for the squared error]-[fuse]->[analysis, 1/32]-> y ->[round]-> symbols ->[bits]-> bitstream
                  '-[student of a classifier]-'
-    bitstream -> symbols ->[reconstruction]-> estimate of the latents, coarse picture at 1/4
+    bitstream -> symbols ->[reconstruction]-> coarse picture at 1/4, and what symbols say beyond it
+    coarse picture ->[autoencoder's encoder]-> + what symbols say beyond it = estimate of the latents
     coarse picture -> spatial features, tokens of what it shows
     estimate, noise, features, tokens ->[UNet, one step]-> latents ->[autoencoder's decoder]-> pixels
 
@@ -21,7 +22,8 @@ to the diffusion UNet; a one-step diffusion decoder. All else is a guess, from t
 - semantic-level condition: the student's features of the coarse picture, pooled to tokens for cross-attention (SODEC:
   ViT features); pixel-level condition: convolutions of the coarse picture at the latents' grid, added behind the
   UNet's first convolution;
-- the UNet starts from a noised estimate of the latents that the symbols give (AEIC), not from pure noise;
+- the UNet starts not from pure noise, but from a noised estimate of the latents (AEIC): those of the coarse picture,
+  enlarged, and a difference that the symbols give;
 - training leaves each branch out in 10 % of the pictures, and learns what to put in its place, so that one network
   tells what each branch is worth (tests/measure/sprdiff_ablation.py);
 - colours: over squares of 32 pixels their means are the coarse picture's.
@@ -36,7 +38,7 @@ bitstream. The parameter of the spec is `rate`, 0 being the lowest. Weights are 
 autoencoder, and the autoencoder for the squared error (foundation: the first one holds all).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +57,7 @@ from archiver.codecs.latent_model import whole
 from archiver.codecs.layered import enlarged, noise, normal, true_to_base
 from archiver.codecs.networks import levels_of, load_network, weight_files
 from archiver.codecs.specs import check_spec
-from archiver.codecs.sprdiff_networks import Eyes, Latents, Sprdiff
+from archiver.codecs.sprdiff_networks import Eyes, Latents, Sprdiff, begun
 from archiver.codecs.sprdiff_shape import BRANCHES, CELL, COARSE, GRID, Shape
 from archiver.codecs.tiles import tiles
 from manifests.records import CodecSpec, EncodedImage
@@ -82,20 +84,23 @@ def seen_by(network: Sprdiff, eyes: Eyes, whole_hwc: Pixels, device: torch.devic
     """What the three encoders see in a picture of whole cells, made in tiles that equal the whole."""
     pixels = torch.from_numpy(whole_hwc).to(device).permute(2, 0, 1)[None].float() / 127.5 - 1
     pixels = pixels.contiguous(memory_format=torch.channels_last)
-    h, w = whole_hwc.shape[0] // GRID, whole_hwc.shape[1] // GRID
-    found: list[Tensor] = []
-    for encode in (eyes.latents.encode, eyes.distortion.encode, network.semantic):
-        rows = []
-        for tile in tiles(h, w, TILE, REACH):
-            features = encode(tile.cut(pixels, GRID))
-            step = features.shape[3] * GRID // ((tile.seen_right - tile.seen_left) * GRID)
-            rows.append((tile, tile.inner(features, step), step))
-        step = rows[0][2]
-        joined = torch.empty(1, rows[0][1].shape[1], h * step, w * step, device=device)
-        for tile, part, _ in rows:
-            joined[:, :, tile.pixel_rows(step), tile.pixel_columns(step)] = part
-        found.append(joined)
-    return tuple(found)
+    encoders = (eyes.latents.encode, eyes.distortion.encode, network.semantic)
+    return tuple(in_tiles(encode, pixels) for encode in encoders)
+
+
+def in_tiles(encode: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
+    """Features of pixels (1, 3, H, W), made in tiles that equal the whole."""
+    h, w = pixels.shape[2] // GRID, pixels.shape[3] // GRID
+    rows = []
+    for tile in tiles(h, w, TILE, REACH):
+        features = encode(tile.cut(pixels, GRID))
+        step = features.shape[3] * GRID // ((tile.seen_right - tile.seen_left) * GRID)
+        rows.append((tile, tile.inner(features, step), step))
+    step = rows[0][2]
+    joined = torch.empty(1, rows[0][1].shape[1], h * step, w * step, device=pixels.device)
+    for tile, part, _ in rows:
+        joined[:, :, tile.pixel_rows(step), tile.pixel_columns(step)] = part
+    return joined
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,7 @@ class SprdiffCodec:
 
     @torch.inference_mode()
     def reconstructed(self, encoded: EncodedImage) -> tuple[Tensor, Tensor]:
-        """The estimate of the latents, and the coarse picture at 1/4."""
+        """What symbols say of the latents beyond the coarse picture, and that picture at 1/4."""
         symbols = self.unpack(encoded.bitstream, *_cells(encoded.height, encoded.width))
         rates, _ = self._told()
         return self.network.reconstructed(torch.from_numpy(symbols).to(self.device)[None].float(), rates)
@@ -176,7 +181,9 @@ class SprdiffCodec:
 
     @torch.inference_mode()
     def _decoded(self, encoded: EncodedImage) -> Pixels:
-        estimate, coarse = self.reconstructed(encoded)
+        beyond, coarse = self.reconstructed(encoded)
+        pixels = begun(coarse).contiguous(memory_format=torch.channels_last)
+        estimate = in_tiles(self.eyes.latents.encode, pixels) + beyond
         latents = self._drawn(estimate, coarse, encoded.bitstream)
         if isinstance(self.eyes.latents, Autoencoder):
             made = decoded_levels(self.eyes.latents, latents, encoded.bitstream)

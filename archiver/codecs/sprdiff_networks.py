@@ -120,7 +120,7 @@ class Analysis(nn.Module):
 
 
 class Reconstruction(nn.Module):
-    """The distortion-aware module: symbols -> an estimate of the latents, and the coarse picture at 1/4."""
+    """The distortion-aware module: symbols -> the coarse picture at 1/4, and what they say of the latents beyond it."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -129,30 +129,45 @@ class Reconstruction(nn.Module):
         self.inside = nn.ModuleList(Block(shape.deep, 5, CONDITION) for _ in range(shape.blocks))
         self.up1 = nn.Conv2d(shape.deep, 4 * shape.width, 1)
         self.middle = nn.ModuleList(Block(shape.width, 3, CONDITION) for _ in range(3))
-        self.estimate = nn.Conv2d(shape.width, shape.latent * shape.fold**2, 1)
-        self.linear = nn.ConvTranspose2d(shape.channels, shape.latent * shape.fold**2, 2, 2, bias=False)
+        self.beyond = nn.Conv2d(shape.width, shape.latent * shape.fold**2, 1)
         fine = shape.width // 2
         self.up2 = nn.Conv2d(shape.width, 4 * fine, 1)
         self.fine = nn.ModuleList(Block(fine, 3, CONDITION) for _ in range(2))
         self.out = nn.Conv2d(fine, 3 * 4, 3, padding=1)
         self.linear_out = nn.ConvTranspose2d(shape.channels, 3, CELL // COARSE, CELL // COARSE)
-        _quiet(self.estimate, 0.1)
-        _quiet(self.out, 0.1)
+        # Sees the coarse picture as such, and takes its blocks away.
+        seam = shape.width // 2
+        self.smooth = nn.Sequential(
+            nn.Conv2d(3 + fine // 4, seam, 3, padding=1),
+            nn.LeakyReLU(0.2),
+            Block(seam, 5),
+            Block(seam, 5),
+            nn.Conv2d(seam, 3, 3, padding=1),
+        )
+        for layer in (self.beyond, self.out, self.smooth[-1]):
+            assert isinstance(layer, nn.Conv2d)
+            _quiet(layer, 0.1)
 
     def forward(self, y_hat: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, channels, h, w) -> (B, latent, H/stride, W/stride), (B, 3, H/4, W/4)."""
+        """(B, channels, h, w) -> beyond (B, latent, H/stride, W/stride), coarse (B, 3, H/4, W/4)."""
         x = bent(self.stem(y_hat))
         for block in self.inside:
             x = block(x, condition)
         x = F.pixel_shuffle(self.up1(x), 2)
         for block in self.middle:
             x = block(x, condition)
-        estimate = unfolded(self.linear(y_hat) + self.estimate(x), self.fold)
+        beyond = unfolded(self.beyond(x), self.fold)
         x = F.pixel_shuffle(self.up2(x), 2)
         for block in self.fine:
             x = block(x, condition)
         coarse = self.linear_out(y_hat) + F.pixel_shuffle(self.out(x), 2)
-        return estimate.float(), coarse.float()
+        coarse = coarse + self.smooth(torch.cat((coarse, F.pixel_shuffle(x, 2)), 1))
+        return beyond.float(), coarse.float()
+
+
+def begun(coarse: Tensor) -> Tensor:
+    """The coarse picture at full size, whose latents the denoiser begins with."""
+    return enlarged(coarse, COARSE).clamp(-1, 1)
 
 
 class Sprdiff(nn.Module):
@@ -206,7 +221,6 @@ class Sprdiff(nn.Module):
             return
         filters = averages_and_details(shape.channels, shape.latent)
         self.analysis.linear.weight.copy_(filters)
-        self.reconstruction.linear.weight.copy_(filters)
         side, middle = near * CELL, slice(CELL // COARSE, 2 * CELL // COARSE)
         noises = (torch.zeros(1, 1, side // 4, side // 4), torch.zeros(1, 1, side, side))
         found = []
@@ -240,7 +254,7 @@ class Sprdiff(nn.Module):
         return WIDEST * torch.tanh(STRIDE / WIDEST * self.gain)
 
     def reconstructed(self, symbols: Tensor, rates: Tensor) -> tuple[Tensor, Tensor]:
-        """Symbols -> the estimate of the latents, and the coarse picture at 1/4, around [-1, 1]."""
+        """Symbols -> what they say of the latents beyond the coarse picture, and that at 1/4, around [-1, 1]."""
         y_hat = symbols * (self.ungain - self._gain())[rates].exp()[:, :, None, None]
         made: tuple[Tensor, Tensor] = self.reconstruction(y_hat, self.told(rates))
         return made
@@ -248,7 +262,7 @@ class Sprdiff(nn.Module):
     def drawn(self, estimate: Tensor, coarse: Tensor, noise: Tensor, rates: Tensor, there: Tensor) -> Tensor:
         """The latents of the final picture."""
         pixel = self.present("pixel", self.guidance.pixel(coarse), there)
-        seen = self.semantic(enlarged(coarse, COARSE).clamp(-1, 1))
+        seen = self.semantic(begun(coarse))
         absent = self.absent["meaning"]
         tokens = self.guidance.meaning(seen, rates, there[:, BRANCHES.index("meaning")], absent)
         made: Tensor = self.denoiser(estimate, noise, pixel, tokens)

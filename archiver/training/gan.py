@@ -25,6 +25,7 @@ from archiver.codecs.gan_networks import (
 from archiver.codecs.label_maps import fit_label_tables
 from archiver.codecs.symbols import LEVELS, fit_tables
 from archiver.training.loop import Run
+from archiver.training.losses import repeated
 from archiver.training.perceptual import Judges, Weights
 from archiver.training.photos import read_photo
 from archiver.training.stream import Arrays, windows
@@ -230,14 +231,6 @@ def _layout(small: Tensor, target: Tensor) -> Tensor:
     """How far a picture at 1/8 is from the target."""
     apart = small - F.avg_pool2d(target, 8)
     return apart.abs().mean() + 2 * apart.square().mean()
-
-
-def repeated(difference: Tensor) -> Tensor:
-    """Mean amplitude of the pattern that (B, 3, H, W) repeats in all its cells."""
-    cells = difference.float().unflatten(3, (-1, CELL)).unflatten(2, (-1, CELL))
-    pattern = cells.mean((0, 2, 4))
-    amplitude: Tensor = (pattern - pattern.mean((1, 2), keepdim=True)).abs().mean()
-    return amplitude
 
 
 def boxes(crops: int, cells: int, share: float, random: torch.Generator) -> Tensor:

@@ -1,14 +1,25 @@
 """Training of the `layered` codec's enhancer: all scales and qualities at once."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from archiver.codecs.av1 import decode_still, encode_still
-from archiver.codecs.avif import SPEED
-from archiver.codecs.layered import CELL, Enhancer, Shape, conditions, enlarged, padded, reduced
+from archiver.codecs.layered import (
+    CELL,
+    SPEED,
+    Enhancer,
+    Shape,
+    conditions,
+    enlarged,
+    load_enhancer,
+    padded,
+    reduced,
+)
+from archiver.training.losses import repeated
 from archiver.training.perceptual import Judges, Weights
 from archiver.training.stream import Arrays, windows
 from archiver.training.task import Batch, Step
@@ -51,8 +62,15 @@ class LayeredCrops:
 class LayeredTask:
     """See `Task`."""
 
-    def __init__(self, shape: Shape, weights: Weights) -> None:
+    def __init__(self, shape: Shape, weights: Weights, begin: Path | None = None, grid: float = 0.0) -> None:
+        """`begin`: an enhancer of fewer blocks, which this one draws like at first.
+
+        `grid` is the weight of what all cells of a batch have wrong at the same place in them.
+        """
+        self.grid = grid
         self.generator = Enhancer(shape)
+        if begin is not None:
+            grow(self.generator, load_enhancer(begin, torch.device("cpu")))
         self.judges = Judges(weights, beside=3)
         self.critic = self.judges.critic
 
@@ -75,7 +93,11 @@ class LayeredTask:
         target = batch["target"]
         made = self.generated(self.generator, batch)
         base = enlarged(batch["small"], target.shape[-1] // batch["small"].shape[-1])
-        return self.judges.generator_loss(made, target, base, step, random)
+        judged = self.judges.generator_loss(made, target, base, step, random)
+        if not self.grid:
+            return judged
+        grid = repeated(made - target)
+        return Step(judged.loss + self.grid * grid, {**judged.terms, "grid": float(grid.detach())})
 
     def critic_loss(self, batch: Batch, step: int) -> Step | None:
         return self.judges.critic_loss(step)
@@ -83,3 +105,12 @@ class LayeredTask:
     def validated(self, network: nn.Module, batch: Batch) -> dict[str, float]:
         """Mean distances of a batch that is never trained on."""
         return self.judges.measured(self.generated(network, batch).clamp(-1, 1), batch["target"])
+
+
+@torch.no_grad()
+def grow(enhancer: Enhancer, smaller: Enhancer) -> None:
+    """The weights of one with fewer blocks, in place; blocks that it lacks add nothing yet."""
+    missing = enhancer.load_state_dict(smaller.state_dict(), strict=False).missing_keys
+    for name in missing:
+        if ".narrow." in name:
+            enhancer.get_parameter(name).zero_()

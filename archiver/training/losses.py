@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
+PERIOD = 16  # pixels: all strides of the networks divide it
+
 
 def hinge_critic(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     """Hinge loss of a critic's logit maps (Lim & Ye 2017)."""
@@ -73,3 +75,12 @@ class PixelCritic(nn.Module):
     def forward(self, pixels: Tensor, beside: Tensor) -> Tensor:
         logits: Tensor = self.layers(torch.cat((pixels, beside), 1))
         return logits
+
+
+def repeated(difference: Tensor) -> Tensor:
+    """Mean amplitude of the pattern that (B, 3, H, W) repeats in all its cells of PERIOD x PERIOD pixels."""
+    batch, colours, height, width = difference.shape
+    cells = difference.float().reshape(batch, colours, height // PERIOD, PERIOD, width // PERIOD, PERIOD)
+    pattern = cells.mean((0, 2, 4))
+    amplitude: Tensor = (pattern - pattern.mean((1, 2), keepdim=True)).abs().mean()
+    return amplitude

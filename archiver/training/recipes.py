@@ -77,17 +77,34 @@ def _perco_sd(rate: str) -> Recipe:
     )
 
 
+DEEPER = Shape(coarse_blocks=16)
 _PAPER = GanShape(width=60, blocks=9, paper=1)
 
 RECIPES: tuple[Recipe, ...] = (
+    # The enhancer in two steps: the second has twice the blocks, less L1 and more of DISTS.
     Recipe(
-        "layered",
+        "layered-1",
         task=lambda _: LayeredTask(Shape(), Weights()),
         crops=LayeredCrops(128, scales=((2, 0.3), (4, 0.7))),
         crop=128,
         batch=8,
         schedule=Schedule(steps=13_700, cool_down=2_300, rate=8e-4),
         shape=asdict(Shape()),
+    ),
+    Recipe(
+        "layered",
+        task=lambda parts: LayeredTask(
+            DEEPER,
+            Weights(l1=0.1, dists=2.5, dists_from=0, dists_count=3, critic=0.02, critic_from=500),
+            parts["layered-1"],
+            grid=30.0,
+        ),
+        crops=LayeredCrops(128, scales=((2, 0.5), (4, 0.5))),
+        crop=128,
+        batch=8,
+        schedule=Schedule(steps=5_100, cool_down=4_000, rate=6e-4),
+        shape=asdict(DEEPER),
+        parts=("layered-1",),
     ),
     Recipe(
         "gan",
@@ -100,7 +117,7 @@ RECIPES: tuple[Recipe, ...] = (
         crops=GanCrops(128),
         crop=128,
         batch=8,
-        schedule=Schedule(steps=3_000, rate=5e-4, cool_down=1_500),
+        schedule=Schedule(steps=3_700, rate=5e-4, cool_down=1_750),
         shape=asdict(GanShape()),
         network=fitted,
         parts=("autoencoder",),
@@ -133,14 +150,14 @@ RECIPES: tuple[Recipe, ...] = (
         "sprdiff-tiny",
         task=lambda parts: SprdiffTask(
             SprdiffShape(),
-            Weights(l1=2.0, dists_from=1500, critic_from=2300),
-            SprdiffWeights(),
+            Weights(l1=2.0, dists_from=2_700, critic_from=3_000),
+            SprdiffWeights(anneal_steps=3_000, sketch_steps=2_700),
             embedded_eyes(parts),
         ),
-        crops=GanCrops(128),
-        crop=128,
-        batch=8,
-        schedule=Schedule(steps=4_550, rate=5e-4, cool_down=2_000, betas=(0.9, 0.99)),
+        crops=GanCrops(192),
+        crop=192,
+        batch=4,
+        schedule=Schedule(steps=8_000, rate=5e-4, cool_down=2_200, betas=(0.9, 0.99)),
         shape=asdict(SprdiffShape()),
         network=frozen,
         parts=("autoencoder", "autoencoder-mse"),
@@ -172,7 +189,9 @@ RECIPES: tuple[Recipe, ...] = (
                     dists_count=2,
                     critic=0.05,
                 ),
-                SprdiffWeights(anneal_steps=150_000, sketch_steps=100_000),
+                SprdiffWeights(
+                    targets=(0.011, 0.016, 0.022, 0.03), anneal_steps=150_000, sketch_steps=100_000
+                ),
             ),
             parts,
         ),

@@ -68,7 +68,7 @@ class TestSprdiffTiny(CodecSuite):
 
 
 class TestSprdiffTinyLowest(TestSprdiffTiny):
-    preset = "sprdiff-tiny-0.007"
+    preset = "sprdiff-tiny-0.01"
     fuzz_cases = 2
 
 

@@ -19,7 +19,6 @@ from archiver.training.gan import (
     RateModel,
     boxes,
     fitted,
-    repeated,
     take_over,
 )
 from archiver.training.loop import Run, Schedule, train
@@ -165,17 +164,6 @@ def test_boxes_are_drawn_in_their_share_of_the_crops() -> None:
     some = drawn.any(1).float().mean()
     assert 0.15 < float(some) < 0.3
     assert not bool(boxes(50, 8, 0.0, random).any())
-
-
-def test_what_all_cells_have_wrong_alike_is_seen_and_what_one_has_is_not() -> None:
-    torch.manual_seed(0)
-    cell = torch.randn(3, 16, 16)
-    everywhere = cell.repeat(2, 1, 4, 4)
-    once = torch.zeros_like(everywhere)
-    once[0, :, :16, :16] = cell
-    assert repeated(everywhere) > 0.5
-    assert repeated(once) == pytest.approx(float(repeated(everywhere)) / 32, rel=1e-3)
-    assert repeated(torch.ones(1, 3, 32, 32)) == 0  # a shade is no pattern
 
 
 def test_the_papers_layout_has_the_papers_widths() -> None:

@@ -26,7 +26,7 @@ PERCO_WEIGHTS = "a1ec670347bedeccd25a433812912e1f53c6a8a3729f0798921acc1dbae85f8
 AUTOENCODER_WEIGHTS = "fbc6b1451eea7e4ac2902349442b61002d6191a138083e310458073f3bd4c0b5"
 AUTOENCODER_MSE_WEIGHTS = "e5b1ffc24f9c8cb24aaef6a52da2f944c8c487a2cbea336997f02a8ef72d2506"
 GAN_WEIGHTS = "ef20bbe16a1e172b48fd179a69947cfde07e98223efaaa35cf28a3b5193e4c65"
-LAYERED_WEIGHTS = "e71bb164b6a4c08ca83b4a6360423422cb01cd5ff309646aee321c8ce32014af"
+LAYERED_WEIGHTS = "24c743cc03400816c6496a4a75b16c6bd3808e7439418b38d97967232f6d5766"
 
 
 def _layered(scale: int, quality: int) -> CodecSpec:
@@ -119,13 +119,13 @@ PRESETS: tuple[Preset, ...] = (
     ),
     Preset(
         "layered-0.03",
-        _layered(scale=2, quality=9),
+        _layered(scale=2, quality=11),
         bpp=0.03,
         summary="sharp where avif-0.03 is a blur; fine texture and small letters are invented",
     ),
     Preset(
         "layered-0.06",
-        _layered(scale=2, quality=24),
+        _layered(scale=2, quality=27),
         bpp=0.06,
         summary="objects are true, their texture is redrawn",
     ),

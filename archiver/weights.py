@@ -18,6 +18,7 @@ from archiver.presets import Preset
 
 # Each file has a model card of the same name beside it.
 SHIPPED: dict[str, str] = {
+    "24c743cc03400816c6496a4a75b16c6bd3808e7439418b38d97967232f6d5766": "layered-2.safetensors",
     "ef20bbe16a1e172b48fd179a69947cfde07e98223efaaa35cf28a3b5193e4c65": "gan-1.safetensors",
     "e1977c05755a12d9b02036de9ef7a2e7ba752923c9f3991b59ca2532ed9ebb7a": "sprdiff-tiny-2.safetensors",
     "a1ec670347bedeccd25a433812912e1f53c6a8a3729f0798921acc1dbae85f8d": "perco-tiny-1.safetensors",

@@ -17,7 +17,7 @@ SHAPE = {"fine": 8, "coarse": 8, "fine_blocks": 1, "coarse_blocks": 1}
 TINY = Recipe(
     "tiny",
     task=lambda _: LayeredTask(
-        Shape(**SHAPE), Weights(dists_from=1, critic_from=2, dists_side=32, dists_count=1)
+        Shape(**SHAPE), Weights(dists_from=1, critic_from=2, dists_side=32, dists_count=1), grid=1.0
     ),
     crops=LayeredCrops(64, scales=((2, 0.5), (4, 0.5))),
     crop=64,

@@ -9,7 +9,8 @@ also given noise (3.2), labels for the critic alone, GC(D+) (3.3), cells that ar
 with L1 on coded cells only (3.4). Departures:
 - one network for all rates: it is trained with the first 2, 4 or 8 channels, and told how many;
 - networks made for CPUs (gan_networks.py); the paper's own are there too, as a recipe for GPUs (gan_paper.py);
-- trained with LPIPS and DISTS, projected and pixel critics, and a mild price on the symbols' entropy;
+- trained with LPIPS and DISTS, the picture at 1/8, the pattern that all cells repeat, projected and pixel critics, and
+  a mild price on the symbols' entropy;
 - coding tables in small contexts (symbols.py) in place of an adaptive coder;
 - SC: the heat map and the label map are one map (label 0: coded) at 1/16, GC and SC are one network, and LPIPS sees
   drawn cells too, so that they keep the colours around them.

@@ -8,7 +8,7 @@ decoder, to the small picture. The enhancer is one forward pass of a convolution
 full size that ends in two doublings. It is ours; its parts are known ones: inverted residual blocks without
 normalisation (after MobileNetV2; no statistics of the picture, so tiles equal the whole), two sub-pixel doublings (Shi
 et al., CVPR 2016) that also see the enlarged base, noise inputs for texture (StyleGAN), and training by L1, LPIPS,
-DISTS and a projected discriminator (Sauer et al., NeurIPS 2021).
+DISTS, a projected discriminator (Sauer et al., NeurIPS 2021), and the pattern that all cells of a batch repeat.
 
 Parameters of the spec: scale (2, 4 or 8) and chroma as for `avif`; quality (libavif's), which the network is told.
 The padding (edges repeated, to whole 8x8 blocks) makes `scale` exact. Noise comes from Philox keyed by a hash of
@@ -46,8 +46,9 @@ SCALES = (2, 4, 8)
 SPEED = 4
 CELL = 8  # pixels: pictures are padded to whole cells of the coarsest level
 # Pixels that one forward pass makes, and that it sees around them: no less than the network's receptive field,
-# so that tiles join without seams. A pass of 1,536 + 2 x 128 pixels a side takes about 1 GB.
-TILE, MARGIN = 1536, 128
+# so that tiles join without seams: 168 with 16 coarse blocks at scale 8. A pass of 1,536 + 2 x 168 pixels a side takes
+# about 1 GB.
+TILE, MARGIN = 1536, 168
 CALM = 32  # pixels: over squares of so many a side, colours are the base's
 
 

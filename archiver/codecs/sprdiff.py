@@ -18,7 +18,8 @@ to the diffusion UNet; a one-step diffusion decoder. All else is a guess, from t
   was best below 0.05 bpp);
 - latent codec: a context model without hyper-latents (latent_codec.py), gains for each rate (gained VAE, Cui et al.,
   CVPR 2021), prices of bits that are steered so that each rate takes its bits, and rate annealing (SODEC);
-- the coarse picture is made at 1/4 of the size: at these rates it holds nothing finer;
+- the coarse picture is made at 1/4 of the size: at these rates it holds nothing finer; its last layers see it as
+  such, and take the blocks of the symbols' grid away;
 - semantic-level condition: the student's features of the coarse picture, pooled to tokens for cross-attention (SODEC:
   ViT features); pixel-level condition: convolutions of the coarse picture at the latents' grid, added behind the
   UNet's first convolution;
@@ -54,7 +55,7 @@ from archiver.codecs.autoencoder import Autoencoder, decoded_levels, load_autoen
 from archiver.codecs.blending import Area, blended
 from archiver.codecs.latent_codec import LatentCoder, load_coder
 from archiver.codecs.latent_model import whole
-from archiver.codecs.layered import enlarged, noise, normal, true_to_base
+from archiver.codecs.layered import noise, normal, true_to_base
 from archiver.codecs.networks import levels_of, load_network, weight_files
 from archiver.codecs.specs import check_spec
 from archiver.codecs.sprdiff_networks import Eyes, Latents, Sprdiff, begun
@@ -81,7 +82,7 @@ def padded(pixels_hwc: Pixels) -> Pixels:
 
 @torch.inference_mode()
 def seen_by(network: Sprdiff, eyes: Eyes, whole_hwc: Pixels, device: torch.device) -> tuple[Tensor, ...]:
-    """What the three encoders see in a picture of whole cells, made in tiles that equal the whole."""
+    """What the three encoders see in a picture of whole cells, made in tiles."""
     pixels = torch.from_numpy(whole_hwc).to(device).permute(2, 0, 1)[None].float() / 127.5 - 1
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     encoders = (eyes.latents.encode, eyes.distortion.encode, network.semantic)
@@ -89,7 +90,7 @@ def seen_by(network: Sprdiff, eyes: Eyes, whole_hwc: Pixels, device: torch.devic
 
 
 def in_tiles(encode: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
-    """Features of pixels (1, 3, H, W), made in tiles that equal the whole."""
+    """Features of pixels (1, 3, H, W); tiles equal the whole where networks see no further than REACH."""
     h, w = pixels.shape[2] // GRID, pixels.shape[3] // GRID
     rows = []
     for tile in tiles(h, w, TILE, REACH):
@@ -177,13 +178,12 @@ class SprdiffCodec:
 
     def _enlarged(self, encoded: EncodedImage) -> Pixels:
         _, coarse = self.reconstructed(encoded)
-        return np.ascontiguousarray(levels_of(enlarged(coarse, COARSE))[: encoded.height, : encoded.width])
+        return np.ascontiguousarray(levels_of(begun(coarse))[: encoded.height, : encoded.width])
 
     @torch.inference_mode()
     def _decoded(self, encoded: EncodedImage) -> Pixels:
         beyond, coarse = self.reconstructed(encoded)
-        pixels = begun(coarse).contiguous(memory_format=torch.channels_last)
-        estimate = in_tiles(self.eyes.latents.encode, pixels) + beyond
+        estimate = self._latents_of(begun(coarse)) + beyond
         latents = self._drawn(estimate, coarse, encoded.bitstream)
         if isinstance(self.eyes.latents, Autoencoder):
             made = decoded_levels(self.eyes.latents, latents, encoded.bitstream)
@@ -191,6 +191,16 @@ class SprdiffCodec:
             made = self._shown(self.eyes.latents, latents)
         made = true_to_base(made, Image.fromarray(levels_of(coarse)), COARSE)
         return np.ascontiguousarray(made[: encoded.height, : encoded.width])
+
+    def _latents_of(self, pixels: Tensor) -> Tensor:
+        """What the autoencoder's encoder says of the coarse picture at full size."""
+        encode = self.eyes.latents.encode
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        if isinstance(self.eyes.latents, Autoencoder):
+            return in_tiles(encode, pixels)
+        # One that is not ours sees all of what it is given: its tiles do not equal the whole, and are blended.
+        height, width = pixels.shape[2:]
+        return blended(height, width, self.network.shape.stride, lambda area: encode(area.cut(pixels, 1)))
 
     def _drawn(self, estimate: Tensor, coarse: Tensor, bitstream: bytes) -> Tensor:
         """The denoiser's latents, of tiles that are drawn apart and blended."""

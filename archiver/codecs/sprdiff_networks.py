@@ -136,13 +136,12 @@ class Reconstruction(nn.Module):
         self.out = nn.Conv2d(fine, 3 * 4, 3, padding=1)
         self.linear_out = nn.ConvTranspose2d(shape.channels, 3, CELL // COARSE, CELL // COARSE)
         # Sees the coarse picture as such, and takes its blocks away.
-        seam = shape.width // 2
         self.smooth = nn.Sequential(
-            nn.Conv2d(3 + fine // 4, seam, 3, padding=1),
+            nn.Conv2d(3 + fine // 4, fine, 3, padding=1),
             nn.LeakyReLU(0.2),
-            Block(seam, 5),
-            Block(seam, 5),
-            nn.Conv2d(seam, 3, 3, padding=1),
+            Block(fine, 5),
+            Block(fine, 5),
+            nn.Conv2d(fine, 3, 3, padding=1),
         )
         for layer in (self.beyond, self.out, self.smooth[-1]):
             assert isinstance(layer, nn.Conv2d)

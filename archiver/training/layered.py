@@ -110,7 +110,10 @@ class LayeredTask:
 @torch.no_grad()
 def grow(enhancer: Enhancer, smaller: Enhancer) -> None:
     """The weights of one with fewer blocks, in place; blocks that it lacks add nothing yet."""
-    missing = enhancer.load_state_dict(smaller.state_dict(), strict=False).missing_keys
+    missing, unknown = enhancer.load_state_dict(smaller.state_dict(), strict=False)
+    strange = [*unknown, *(name for name in missing if not name.startswith(("before.", "inside.", "after.")))]
+    if strange:
+        raise ValueError(f"weights to begin with and the network do not share {strange[0]}")
     for name in missing:
         if ".narrow." in name:
             enhancer.get_parameter(name).zero_()

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-PERIOD = 16  # pixels: all strides of the networks divide it
+PERIOD = 16  # pixels: all strides of `gan` and `layered` divide it
 
 
 def hinge_critic(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:

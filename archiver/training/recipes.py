@@ -1,4 +1,4 @@
-"""The settings that the shipped weights were trained with: one table; a recipe and photographs -> a run -> weights."""
+"""What trainings are set to, one table; a recipe and photographs -> a run -> weights."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -77,11 +77,11 @@ def _perco_sd(rate: str) -> Recipe:
     )
 
 
-DEEPER = Shape(coarse_blocks=16)
+_DEEPER = Shape(coarse_blocks=16)
 _PAPER = GanShape(width=60, blocks=9, paper=1)
 
 RECIPES: tuple[Recipe, ...] = (
-    # The enhancer in two steps: the second has twice the blocks, less L1 and more of DISTS.
+    # The enhancer in two steps: the second has twice the blocks, less L1, more of DISTS, and minds grids.
     Recipe(
         "layered-1",
         task=lambda _: LayeredTask(Shape(), Weights()),
@@ -94,7 +94,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         "layered",
         task=lambda parts: LayeredTask(
-            DEEPER,
+            _DEEPER,
             Weights(l1=0.1, dists=2.5, dists_from=0, dists_count=3, critic=0.02, critic_from=500),
             parts["layered-1"],
             grid=30.0,
@@ -103,7 +103,7 @@ RECIPES: tuple[Recipe, ...] = (
         crop=128,
         batch=8,
         schedule=Schedule(steps=5_100, cool_down=4_000, rate=6e-4),
-        shape=asdict(DEEPER),
+        shape=asdict(_DEEPER),
         parts=("layered-1",),
     ),
     Recipe(
@@ -151,7 +151,7 @@ RECIPES: tuple[Recipe, ...] = (
         task=lambda parts: SprdiffTask(
             SprdiffShape(),
             Weights(l1=2.0, dists_from=2_700, critic_from=3_000),
-            SprdiffWeights(anneal_steps=3_000, sketch_steps=2_700),
+            SprdiffWeights(),
             embedded_eyes(parts),
         ),
         crops=GanCrops(192),
@@ -175,7 +175,7 @@ RECIPES: tuple[Recipe, ...] = (
         parts=("autoencoder",),
     ),
     # On Stable Diffusion, for GPUs, with photographs as in the paper (LSDIR and Flickr2W); its parts are published
-    # folders. First symbols and coarse pictures from four times the bits down, then the denoiser.
+    # folders. First symbols and coarse pictures from 1.6 times the bits down, then the denoiser.
     Recipe(
         "sprdiff-sd",
         task=lambda parts: published(

@@ -27,9 +27,9 @@ class SprdiffWeights:
 
     targets: tuple[float, ...] = (0.014, 0.021, 0.03, 0.042)  # bits a pixel of crops, by rate
     richer: float = 1.6  # times these at first: rate annealing
-    anneal_steps: int = 2000
-    # In the first steps no final picture is drawn: symbols, coarse picture and semantics cost a third of a whole step.
-    sketch_steps: int = 1500
+    anneal_steps: int = 3000
+    # In the first steps no final picture is drawn: symbols, coarse picture and semantics cost about a third of a step.
+    sketch_steps: int = 2700
     coarse: float = 10.0  # of the coarse picture's squared error
     estimate: float = 0.1  # ... of the latents' estimate, before the denoiser
     latents: float = 0.25  # ... and of the latents behind it
@@ -138,7 +138,8 @@ class SprdiffTask:
         with torch.autocast(target.device.type, enabled=False):
             means, scales = trained.context(symbols.float(), rates)
             bits = bits_of(symbols.detach().float(), means, scales)
-            # Rounded symbols teach the model what they cost; noise teaches the encoder what it could change.
+            # Rounded symbols teach the model what they cost, and the encoder what it tells of later ones; noise teaches
+            # the encoder what a symbol's own change would cost.
             relaxed = bits_of(noisy(y.float(), batch["noise_y"]), means.detach(), scales.detach())
         beyond, coarse = trained.network.reconstructed(symbols, rates)
         with torch.no_grad():
@@ -189,7 +190,8 @@ class SprdiffTask:
         """Bits at their prices; prices go up where a rate takes more bits than it should by now, and else down."""
         extra, prices = self.extra, self.generator.get_buffer("prices")
         price = prices[batch["rates"]].exp()
-        # The model's own slopes do not grow with the price: one rare symbol would drown all else in a clipped step.
+        # Rounded symbols are not priced: through the model, one rare symbol's slopes would drown all else in a
+        # clipped step.
         loss = (made.bpp + price * made.relaxed_bpp).mean()
         left = max(0.0, 1 - step / max(1, extra.anneal_steps))
         with torch.no_grad():

@@ -48,6 +48,11 @@ class TestGan(CodecSuite):
         return coded.symbols_chw.tobytes() + coded.labels_hw.tobytes()
 
 
+class TestGanHighest(TestGan):
+    preset = "gan-0.04"
+    fuzz_cases = 5
+
+
 class TestTinyGan(CodecContract):
     tolerance = 1  # sums of floats round otherwise with other thread counts
     fuzz_cases = 15

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import archiver.codecs.blending
+import archiver.codecs.sprdiff
 from archiver.codecs import load_codec
 from archiver.codecs.blending import blended, spans
 from archiver.codecs.sprdiff import SprdiffCodec
@@ -159,6 +160,17 @@ def test_the_colours_of_the_final_picture_are_the_coarse_ones(codec: SprdiffCode
     inside = (coarse > 40) & (coarse < 215)
     assert inside.mean() > 0.5  # not so bright or dark that levels are cut
     assert float(np.median(np.abs(means[0] - means[1]))) < 3
+
+
+def test_tiles_of_encoders_equal_the_whole(codec: SprdiffCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = encode_one(codec, photo(410, 620))
+    pixels_hwc = decode_one(codec, whole)
+    monkeypatch.setattr(archiver.codecs.sprdiff, "TILE", 8)
+    assert encode_one(codec, photo(410, 620)).bitstream == whole.bitstream
+    assert apart(decode_one(codec, whole), pixels_hwc) <= 1
+    # Not so with tiles that see nothing around them: the picture is one where seams would show.
+    monkeypatch.setattr(archiver.codecs.sprdiff, "REACH", 0)
+    assert apart(decode_one(codec, whole), pixels_hwc) > 1
 
 
 def test_a_picture_of_several_tiles_has_no_seams(

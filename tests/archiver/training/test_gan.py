@@ -12,15 +12,7 @@ from archiver.codecs.autoencoder import Autoencoder
 from archiver.codecs.gan_networks import Gan, Shape, quantised, there
 from archiver.codecs.networks import load_network, save_network
 from archiver.codecs.symbols import LEVELS
-from archiver.training.gan import (
-    GanCrops,
-    GanTask,
-    GanWeights,
-    RateModel,
-    boxes,
-    fitted,
-    take_over,
-)
+from archiver.training.gan import GanCrops, GanTask, GanWeights, RateModel, boxes, fitted, take_over
 from archiver.training.loop import Run, Schedule, train
 from archiver.training.perceptual import Weights
 from archiver.training.recipes import Recipe, export, find_recipe, start

@@ -130,18 +130,22 @@ PRESETS: tuple[Preset, ...] = (
         summary="objects are true, their texture is redrawn",
     ),
     _gan(0.04, 8, "drawn by an adversarially trained network: shapes are true, surfaces are painted"),
-    _gan(0.02, 4, "the same from half of the symbols: edges begin to go"),
-    _gan(0.011, 2, "the same from a quarter: colours and layout"),
+    _gan(0.02, 4, "as gan-0.04 from half of the symbols: edges begin to go"),
+    _gan(0.011, 2, "as gan-0.04 from a quarter of the symbols: colours and layout"),
     _perco_tiny(
         "0.025", 0.025, 1, 256, "drawn by a small diffusion model: layout and colours, the rest is invented"
     ),
     _perco_tiny(
-        "0.009", 0.009, 2, 1024, "the same from a quarter of the indices: colours and the rough layout"
+        "0.009",
+        0.009,
+        2,
+        1024,
+        "as perco-tiny-0.025 from a quarter of the indices: colours and the rough layout",
     ),
     _sprdiff_tiny(0.033, 3, "a soft coarse picture that one step of a small diffusion model redraws"),
-    _sprdiff_tiny(0.023, 2, "the same with fewer bits"),
-    _sprdiff_tiny(0.015, 1, "the same: shapes begin to go"),
-    _sprdiff_tiny(0.01, 0, "the same: colours and layout"),
+    _sprdiff_tiny(0.023, 2, "a softer coarse picture, redrawn by a small diffusion model"),
+    _sprdiff_tiny(0.015, 1, "as sprdiff-tiny-0.033 with half of the bits: shapes begin to go"),
+    _sprdiff_tiny(0.01, 0, "as sprdiff-tiny-0.033 with a third of the bits: colours and layout"),
     _perco_sd("0.0019", shrink=8, steps=20),
     _perco_sd("0.0313", shrink=2, steps=20),
     _perco_sd("0.1250", shrink=1, steps=5),

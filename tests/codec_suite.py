@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import ClassVar
 
 import numpy as np
@@ -47,6 +48,18 @@ def apart(first: Pixels, second: Pixels) -> int:
     """Levels between two pictures at their worst pixel."""
     assert first.shape == second.shape
     return int(np.abs(first.astype(int) - second.astype(int)).max())
+
+
+def check_tiles(codec: Codec, tiled: ModuleType, reaches: Sequence[str], patch: pytest.MonkeyPatch) -> None:
+    """Small tiles of `tiled`, a codec's module, equal the whole; not so if they see nothing around them."""
+    whole = encode_one(codec, photo(410, 620))
+    pixels_hwc = decode_one(codec, whole)
+    patch.setattr(tiled, "TILE", 8)
+    assert encode_one(codec, photo(410, 620)).bitstream == whole.bitstream
+    assert apart(decode_one(codec, whole), pixels_hwc) <= 1
+    for reach in reaches:
+        patch.setattr(tiled, reach, 0)
+    assert apart(decode_one(codec, whole), pixels_hwc) > 1  # the picture is one where seams would show
 
 
 class CodecContract:

@@ -183,7 +183,7 @@ class SprdiffCodec:
     @torch.inference_mode()
     def _decoded(self, encoded: EncodedImage) -> Pixels:
         beyond, coarse = self.reconstructed(encoded)
-        estimate = self._latents_of(begun(coarse)) + beyond
+        estimate = self.latents_of(begun(coarse)) + beyond
         latents = self._drawn(estimate, coarse, encoded.bitstream)
         if isinstance(self.eyes.latents, Autoencoder):
             made = decoded_levels(self.eyes.latents, latents, encoded.bitstream)
@@ -192,8 +192,8 @@ class SprdiffCodec:
         made = true_to_base(made, Image.fromarray(levels_of(coarse)), COARSE)
         return np.ascontiguousarray(made[: encoded.height, : encoded.width])
 
-    def _latents_of(self, pixels: Tensor) -> Tensor:
-        """What the autoencoder's encoder says of the coarse picture at full size."""
+    def latents_of(self, pixels: Tensor) -> Tensor:
+        """Pixels (1, 3, H, W) in [-1, 1], whole cells -> the autoencoder's latents (1, C, H/stride, W/stride)."""
         encode = self.eyes.latents.encode
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         if isinstance(self.eyes.latents, Autoencoder):

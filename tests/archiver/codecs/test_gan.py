@@ -17,7 +17,7 @@ from archiver.codecs.gan_labels import OWN, cell_labels
 from archiver.presets import Preset
 from manifests.records import CodecSpec, EncodedImage
 from pipelines.codec import Codec, Picture
-from tests.codec_suite import CodecContract, CodecSuite, apart, damaged, decode_one, encode_one
+from tests.codec_suite import CodecContract, CodecSuite, apart, check_tiles, damaged, decode_one, encode_one
 from tests.golden_files import sha256
 from tests.samples import KINDS, SIZES, photo
 from tests.tiny_gan import PAPER, tiny_codec, tiny_weights
@@ -112,15 +112,7 @@ def test_a_lower_rate_is_the_first_channels_of_a_higher_one(
 
 
 def test_tiles_equal_the_whole(codec: GanCodec, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = encode_one(codec, photo(410, 620))
-    pixels_hwc = decode_one(codec, whole)
-    monkeypatch.setattr(archiver.codecs.gan, "TILE", 8)
-    assert encode_one(codec, photo(410, 620)).bitstream == whole.bitstream
-    assert apart(decode_one(codec, whole), pixels_hwc) <= 1
-    # Not so with tiles that see nothing around them: the picture is one where seams would show.
-    for reach in ("DRAWN_REACH", "THOUGHT_REACH"):
-        monkeypatch.setattr(archiver.codecs.gan, reach, 0)
-    assert apart(decode_one(codec, whole), pixels_hwc) > 1
+    check_tiles(codec, archiver.codecs.gan, ("DRAWN_REACH", "THOUGHT_REACH"), monkeypatch)
 
 
 def test_cells_that_are_drawn_cost_nothing_and_the_others_stay_as_they_are(codec: GanCodec) -> None:

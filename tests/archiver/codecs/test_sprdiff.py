@@ -20,7 +20,7 @@ from archiver.codecs.sprdiff import SprdiffCodec
 from archiver.codecs.sprdiff_shape import BRANCHES, CELL
 from manifests.records import CodecSpec, EncodedImage
 from pipelines.codec import Codec, Picture, Pixels
-from tests.codec_suite import CodecSuite, apart, damaged, decode_one, encode_one
+from tests.codec_suite import CodecSuite, apart, check_tiles, damaged, decode_one, encode_one
 from tests.golden_files import sha256
 from tests.samples import KINDS, SIZES, photo, photograph
 from tests.tiny_sprdiff import tiny_codec, tiny_weights
@@ -163,14 +163,7 @@ def test_the_colours_of_the_final_picture_are_the_coarse_ones(codec: SprdiffCode
 
 
 def test_tiles_of_encoders_equal_the_whole(codec: SprdiffCodec, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = encode_one(codec, photo(410, 620))
-    pixels_hwc = decode_one(codec, whole)
-    monkeypatch.setattr(archiver.codecs.sprdiff, "TILE", 8)
-    assert encode_one(codec, photo(410, 620)).bitstream == whole.bitstream
-    assert apart(decode_one(codec, whole), pixels_hwc) <= 1
-    # Not so with tiles that see nothing around them: the picture is one where seams would show.
-    monkeypatch.setattr(archiver.codecs.sprdiff, "REACH", 0)
-    assert apart(decode_one(codec, whole), pixels_hwc) > 1
+    check_tiles(codec, archiver.codecs.sprdiff, ("REACH",), monkeypatch)
 
 
 def test_a_picture_of_several_tiles_has_no_seams(

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import Dinov2Config, Dinov2Model
 
-from archiver.codecs.sprdiff import SprdiffCodec, load_sprdiff
+from archiver.codecs.sprdiff import SprdiffCodec, in_tiles, load_sprdiff
 from archiver.codecs.sprdiff_denoiser import Denoiser, signal_and_noise
 from archiver.codecs.sprdiff_foundation import Dino, KlLatents, LowRank, published_names
 from archiver.codecs.sprdiff_shape import FOUNDATION, Shape
@@ -129,15 +129,28 @@ def test_published_networks_and_photographs_become_a_codec(
         encoded = encode_one(codec, photo(height, width))
         assert decode_one(codec, encoded).shape == (height, width, 3)
         assert codec.decode_coarse([encoded])[0].shape == (height, width, 3)
-    _tiles_join(codec)
+    _areas_join(codec)
     three = (*weights, *weights, *weights)
     with pytest.raises(ValueError, match="3 weights, expected 1 for this network"):
         load_sprdiff(CodecSpec("sprdiff", 1, {"rate": 1}, three), weights, "cpu")
 
 
-def _tiles_join(codec: SprdiffCodec) -> None:
-    encoded = encode_one(codec, photo(200, 1000))  # wider than what is drawn at once
-    assert decode_one(codec, encoded).shape == (200, 1000, 3)
+def _areas_join(codec: SprdiffCodec) -> None:
+    """The published encoder sees all of what it is given: areas differ, and are blended without a step."""
+    height, width, busy = (
+        192,
+        1376,
+        600,
+    )  # wider than an area of the denoiser, and than a tile of our encoders
+    assert decode_one(codec, encode_one(codec, photo(height, width))).shape == (height, width, 3)
+    pixels = torch.full((1, 3, height, width), 0.2)
+    pixels[..., :busy] = torch.rand(1, 3, height, busy, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.inference_mode():
+        made = codec.latents_of(pixels), in_tiles(codec.eyes.latents.encode, pixels)
+    assert made[0].shape == made[1].shape == (1, 4, height // 8, width // 8)
+    # Behind the noise all is flat: the only steps are where areas or tiles meet.
+    steps = [float(one[..., 80:-4].diff(dim=3).abs().max()) for one in made]
+    assert steps[0] < 0.5 * steps[1]
 
 
 def test_embedded_weights_are_refused_by_number(folders: Mapping[str, Path]) -> None:

@@ -18,13 +18,12 @@ from archiver.presets import Preset
 
 # Each file has a model card of the same name beside it.
 SHIPPED: dict[str, str] = {
-    "24c743cc03400816c6496a4a75b16c6bd3808e7439418b38d97967232f6d5766": "layered-2.safetensors",
-    "ef20bbe16a1e172b48fd179a69947cfde07e98223efaaa35cf28a3b5193e4c65": "gan-1.safetensors",
+    "aabb4f9b8319427a05918d915547492eb548acfa26dc7816590b9c8bdec21892": "layered-3.safetensors",
+    "59c1a3e65b3d9723276d672802d5ef194fc3ff1861cd083a0b247cc94946d947": "gan-2.safetensors",
     "e1977c05755a12d9b02036de9ef7a2e7ba752923c9f3991b59ca2532ed9ebb7a": "sprdiff-tiny-2.safetensors",
     "a1ec670347bedeccd25a433812912e1f53c6a8a3729f0798921acc1dbae85f8d": "perco-tiny-1.safetensors",
     "e5b1ffc24f9c8cb24aaef6a52da2f944c8c487a2cbea336997f02a8ef72d2506": "autoencoder-mse-1.safetensors",
     "fbc6b1451eea7e4ac2902349442b61002d6191a138083e310458073f3bd4c0b5": "autoencoder-1.safetensors",
-    "e71bb164b6a4c08ca83b4a6360423422cb01cd5ff309646aee321c8ce32014af": "layered-1.safetensors",
 }
 
 

@@ -6,24 +6,35 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from archiver.codecs.layered import Shape
-from archiver.training.layered import LayeredCrops, LayeredTask
+from archiver.codecs.layered_networks import Shape
+from archiver.training.layered import LayeredCrops, LayeredTask, LayeredWeights, fitted
 from archiver.training.loop import Run, Schedule
 from archiver.training.perceptual import Weights
 from archiver.training.recipes import Recipe
 from tests.samples import photograph
 
-SHAPE = {"fine": 8, "coarse": 8, "fine_blocks": 1, "coarse_blocks": 1}
+SHAPE = {
+    "fine": 8,
+    "coarse": 8,
+    "fine_blocks": 1,
+    "coarse_blocks": 1,
+    "deep": 8,
+    "deep_blocks": 1,
+    "side": 3,
+}
 TINY = Recipe(
     "tiny",
     task=lambda _: LayeredTask(
-        Shape(**SHAPE), Weights(dists_from=1, critic_from=2, dists_side=32, dists_count=1), grid=1.0
+        Shape(**SHAPE),
+        Weights(dists_from=1, critic_from=2, dists_side=32, dists_count=1),
+        LayeredWeights(grid=1.0, bits_from=1, bits_whole=4),
     ),
     crops=LayeredCrops(64, scales=((2, 0.5), (4, 0.5))),
     crop=64,
     batch=4,
     schedule=Schedule(steps=6, warm_up=2, cool_down=2, check_steps=4, save_seconds=0),
     shape=SHAPE,
+    network=fitted,
 )
 
 

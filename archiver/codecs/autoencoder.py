@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from archiver.codecs.drawing import noise, normal
 from archiver.codecs.gan_networks import (
     CELL,
     DRAWN_REACH,
@@ -24,7 +25,6 @@ from archiver.codecs.gan_networks import (
     Generator,
     Shape,
 )
-from archiver.codecs.layered import noise, normal
 from archiver.codecs.networks import levels_of, load_network
 from archiver.codecs.tiles import tiles
 from pipelines.codec import Pixels

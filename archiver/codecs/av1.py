@@ -21,8 +21,9 @@ Names in this file are those of the AV1 specification, section 5.
 
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from PIL import AvifImagePlugin, Image
@@ -53,8 +54,17 @@ class Header:
     separate_uv_delta_q: bool
 
 
-def encode_still(image: Image.Image, chroma: Chroma, quality: int, speed: int) -> bytes:
-    """An image in L or RGB -> bitstream, checked to decode to the pixels of the encoder's own file."""
+def encode_still(
+    image: Image.Image,
+    chroma: Chroma,
+    quality: int,
+    speed: int,
+    settings: Mapping[str, str] = MappingProxyType({}),
+) -> bytes:
+    """An image in L or RGB -> bitstream, checked to decode to the pixels of the encoder's own file.
+
+    `settings` are aom's own, beside its tuning for images, "iq".
+    """
     if max(image.size) > LONGEST_SIDE:
         raise ValueError(f"{image.width} x {image.height} pixels, AV1 stills go up to {LONGEST_SIDE} a side")
     file = io.BytesIO()
@@ -66,7 +76,7 @@ def encode_still(image: Image.Image, chroma: Chroma, quality: int, speed: int) -
             quality=quality,
             speed=speed,
             subsampling=chroma,
-            advanced={"tune": "iq"},
+            advanced={"tune": "iq", **settings},
             autotiling=False,
             max_threads=1,  # the encoded bytes depend on it
         )

@@ -1,7 +1,7 @@
 """The `gan` codec: few symbols, and a generator that has learned what pictures look like.
 
     pixels ->[pad]-> ->[encoder, 1/16]-> w ->[q: 5 centres]-> w_hat ->[tables, range coder]-> bitstream
-    bitstream ->[tables]-> w_hat, labels ->[generator]-> pixels
+    bitstream ->[tables]-> w_hat, labels, tints ->[generator]-> pixels
 
 Generative compression (GC) and selective generative compression (SC) of Agustsson et al., ICCV 2019. Taken from it:
 stride 16, C channels of L = 5 centres with soft gradients (section 3.1), an adversarially trained generator that is
@@ -11,6 +11,7 @@ with L1 on coded cells only (3.4). Departures:
 - networks made for CPUs (gan_networks.py); the paper's own are there too, as a recipe for GPUs (gan_paper.py);
 - trained with LPIPS and DISTS, the picture at 1/8, the pattern that all cells repeat, projected and pixel critics, and
   a mild price on the symbols' entropy;
+- the mean colours of large squares are coded, too, and given to what was drawn (gan_tints.py);
 - coding tables in small contexts (symbols.py) in place of an adaptive coder;
 - SC: the heat map and the label map are one map (label 0: coded) at 1/16, GC and SC are one network, and LPIPS sees
   drawn cells too, so that they keep the colours around them.
@@ -19,7 +20,7 @@ The bitstream, all of it:
 
     byte 0      1: all cells are coded; 2: a label map comes first
     byte 1..    32-bit words of a range coder (constriction), big-endian, without the zero bytes at the end:
-                the label map (label_maps.py), then the symbols (symbols.py) of coded cells
+                tints (gan_tints.py), the label map (label_maps.py), then the symbols (symbols.py) of coded cells
 
 Width and height, to whole cells of 16x16 pixels and at least 2x2 cells, are the caller's. Noise comes from Philox keyed
 by a hash of the bitstream. The one parameter of the spec is `channels`, C. Palette and tables are in the weights file.
@@ -35,6 +36,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from archiver.codecs.drawing import noise, normal, true_to
 from archiver.codecs.gan_labels import cell_labels, clusters
 from archiver.codecs.gan_networks import (
     CELL,
@@ -46,8 +48,8 @@ from archiver.codecs.gan_networks import (
     Shape,
     told_of,
 )
+from archiver.codecs.gan_tints import SIDE, colours_of, decode_tints, encode_tints, tints_of
 from archiver.codecs.label_maps import LabelTables, decode_labels, encode_labels
-from archiver.codecs.layered import noise, normal
 from archiver.codecs.networks import levels_of, load_network, weight_files
 from archiver.codecs.specs import check_spec
 from archiver.codecs.symbols import LEVELS, Tables, decode_symbols, encode_symbols
@@ -71,6 +73,7 @@ class Coded:
 
     symbols_chw: NDArray[np.uint8]  # 0 … 4; the middle one where a cell is drawn
     labels_hw: NDArray[np.uint8]  # 0: coded, else drawn as this
+    tints_abp: NDArray[np.int16]  # see gan_tints.py
 
 
 @dataclass(frozen=True)
@@ -113,12 +116,13 @@ class GanCodec:
             levels = (w_part.round().clamp(-(LEVELS // 2), LEVELS // 2) + LEVELS // 2).byte()
             symbols_chw[:, tile.rows, tile.columns] = tile.inner(levels, 1).cpu().numpy()
         symbols_chw[:, labels_hw > 0] = LEVELS // 2
-        bitstream = self.pack(Coded(symbols_chw, labels_hw))
+        bitstream = self.pack(Coded(symbols_chw, labels_hw, tints_of(whole)))
         return EncodedImage(bitstream, picture.caption, height, width)
 
     def pack(self, coded: Coded) -> bytes:
         """Symbols and labels -> bitstream, checked to say the same."""
         encoder = constriction.stream.queue.RangeEncoder()
+        encode_tints(encoder, coded.tints_abp)
         selective = bool(coded.labels_hw.any())
         if selective:
             encode_labels(encoder, coded.labels_hw, self.label_tables)
@@ -130,6 +134,7 @@ class GanCodec:
         found = self.unpack(bitstream, *coded.labels_hw.shape)
         assert np.array_equal(found.labels_hw, coded.labels_hw)
         assert np.array_equal(found.symbols_chw, coded.symbols_chw)
+        assert np.array_equal(found.tints_abp, coded.tints_abp)
         return bitstream
 
     def unpack(self, bitstream: bytes, h: int, w: int) -> Coded:
@@ -138,8 +143,8 @@ class GanCodec:
             raise ValueError(
                 f"a bitstream that begins with {bitstream[:1].hex() or 'nothing'}, expected byte 01 or 02"
             )
-        # Each cell: C symbols, and a label (a rank and a name).
-        longest = 1 + h * w * (self.channels + 2) * MOST_BITS // 8 + 8
+        # Each cell: C symbols, a label (a rank and a name), and at most one tint.
+        longest = 1 + h * w * (self.channels + 5) * MOST_BITS // 8 + 8
         if len(bitstream) > longest:
             raise ValueError(
                 f"a bitstream of {len(bitstream)} bytes, expected up to {longest} for {h} x {w} cells"
@@ -148,12 +153,13 @@ class GanCodec:
         decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(words, ">u4").astype(np.uint32))
         labels_hw = np.zeros((h, w), dtype=np.uint8)
         try:
+            tints_abp = decode_tints(decoder, h * CELL, w * CELL)
             if bitstream[0] == SELECTIVE:
                 labels_hw = decode_labels(decoder, h, w, self.label_tables)
             symbols_chw = decode_symbols(decoder, self.channels, labels_hw == 0, self.tables)
         except AssertionError as error:  # so constriction says that no symbols lead to such words
             raise ValueError(f"a bitstream that no picture has: {error}") from error
-        return Coded(symbols_chw, labels_hw)
+        return Coded(symbols_chw, labels_hw, tints_abp)
 
     @torch.inference_mode()
     def _decoded(self, encoded: EncodedImage) -> Pixels:
@@ -178,6 +184,7 @@ class GanCodec:
                 noises = normal(tile.cut(quarter, CELL // 4)), normal(tile.cut(full, CELL))
                 part = generator.drawn(tile.cut(thought, 1), told, *noises)
                 made[tile.pixel_rows(CELL), tile.pixel_columns(CELL)] = levels_of(tile.inner(part, CELL))
+        made = true_to(made, colours_of(coded.tints_abp), SIDE)
         return np.ascontiguousarray(made[: encoded.height, : encoded.width])
 
     def _thought(self, generator: Generator, planes: Tensor, told: Tensor) -> Tensor:

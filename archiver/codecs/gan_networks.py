@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from archiver.codecs.drawing import bent, enlarged, joined
 from archiver.codecs.gan_paper import PaperEncoder, PaperGenerator
 from archiver.codecs.label_maps import RANK_CONTEXTS, RANKS
-from archiver.codecs.layered import bent, enlarged
 from archiver.codecs.symbols import LEVELS, STATES
 
 # Legend of suffixes: B batch, C channels of w_hat; H, W pixels; h, w cells of 16x16 pixels.
@@ -167,15 +167,15 @@ class Generator(nn.Module):
         condition = self.condition(told)
         x, coarse, linear = self._middle(x, condition)
         x = F.pixel_shuffle(self.up2(x), 2)
-        x = self.join(torch.cat((x, noise_quarter.to(x.dtype)), 1))
+        x = self.join(joined(x, noise_quarter.to(x.dtype)))
         for block in self.fine:
             x = block(x, condition)
         quarter = enlarged(coarse, 2) + linear + self.quarter(x).float()
         x = bent(F.pixel_shuffle(self.double1(x), 2))
-        x = bent(self.at_half(torch.cat((x, enlarged(quarter, 2).to(x.dtype)), 1)))
+        x = bent(self.at_half(joined(x, enlarged(quarter, 2).to(x.dtype))))
         x = bent(F.pixel_shuffle(self.double2(x), 2))
         base = enlarged(quarter, 4)
-        x = bent(self.at_full(torch.cat((x, base.to(x.dtype), noise_HW.to(x.dtype)), 1)))
+        x = bent(self.at_full(joined(x, base.to(x.dtype), noise_HW.to(x.dtype))))
         out: Tensor = base + self.out(x).float()
         return out
 

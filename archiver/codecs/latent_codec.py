@@ -37,6 +37,7 @@ from archiver.codecs.latent_model import (
 
 # Legend of suffixes: C channels of symbols; h, w cells; n cells of a phase; K channels of a slice.
 
+MOST_BITS = 15  # that a symbol can take
 _CHUNK = 8192  # cells that are evaluated at once
 
 
@@ -140,6 +141,31 @@ class LatentCoder:
         index = np.floor(said[:, size:] * 2.0 ** -(WEIGHT_BITS + ACTIVATION_BITS) + 0.5)
         mean, index = np.clip(mean, -FINE * LARGEST, FINE * LARGEST), np.clip(index, 0, SCALES - 1)
         return np.concatenate((mean, index), 1).astype(np.int64)
+
+
+def pack_planes(coder: LatentCoder, symbols_chw: NDArray[np.int8], rate: int) -> bytes:
+    """Symbols -> words of a range coder, big-endian, without the zero bytes at the end; checked to say the same."""
+    encoder = constriction.stream.queue.RangeEncoder()
+    coder.encode(encoder, symbols_chw, rate)
+    words: bytes = encoder.get_compressed().astype(">u4").tobytes().rstrip(b"\0")
+    _, h, w = symbols_chw.shape
+    assert np.array_equal(unpack_planes(coder, words, h, w, rate), symbols_chw)
+    return words
+
+
+def unpack_planes(coder: LatentCoder, words: bytes, h: int, w: int, rate: int) -> NDArray[np.int8]:
+    """Inverse of `pack_planes`, of h x w cells; ValueError where no symbols have such words."""
+    longest = h * w * coder.channels * MOST_BITS // 8 + 8
+    if len(words) > longest:
+        raise ValueError(
+            f"{len(words)} bytes of symbols in a bitstream, expected up to {longest} for {h} x {w} cells"
+        )
+    padded = words + bytes(-len(words) % 4 + 4)
+    decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
+    try:
+        return coder.decode(decoder, h, w, rate)
+    except AssertionError as error:  # so constriction says that no symbols lead to such words
+        raise ValueError(f"a bitstream that no picture has: {error}") from error
 
 
 def counts_of(

@@ -42,7 +42,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from archiver.codecs.autoencoder import load_autoencoder
-from archiver.codecs.layered import noise, normal
+from archiver.codecs.drawing import noise, normal
 from archiver.codecs.networks import load_network, weight_files
 from archiver.codecs.perco_indices import (
     IndexCoder,

@@ -43,7 +43,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import constriction
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -53,9 +52,9 @@ from torch.nn import functional as F
 
 from archiver.codecs.autoencoder import Autoencoder, decoded_levels, load_autoencoder
 from archiver.codecs.blending import Area, blended
-from archiver.codecs.latent_codec import LatentCoder, load_coder
+from archiver.codecs.drawing import noise, normal, true_to_base
+from archiver.codecs.latent_codec import LatentCoder, load_coder, pack_planes, unpack_planes
 from archiver.codecs.latent_model import whole
-from archiver.codecs.layered import noise, normal, true_to_base
 from archiver.codecs.networks import levels_of, load_network, weight_files
 from archiver.codecs.specs import check_spec
 from archiver.codecs.sprdiff_networks import Eyes, Latents, Sprdiff, begun
@@ -71,7 +70,6 @@ NAME = "sprdiff"
 VERSION = 1
 BEGIN = 1  # byte 0
 TILE, REACH = 64, 8  # features of 16x16 pixels that encoders make at once, and that they see around them
-MOST_BITS = 15  # that a symbol can take
 
 
 def padded(pixels_hwc: Pixels) -> Pixels:
@@ -144,12 +142,7 @@ class SprdiffCodec:
 
     def pack(self, symbols_chw: NDArray[np.int8]) -> bytes:
         """Symbols -> bitstream, checked to say the same."""
-        encoder = constriction.stream.queue.RangeEncoder()
-        self.coder.encode(encoder, symbols_chw, self.rate)
-        words: bytes = encoder.get_compressed().astype(">u4").tobytes().rstrip(b"\0")
-        bitstream = bytes([BEGIN]) + words
-        assert np.array_equal(self.unpack(bitstream, *symbols_chw.shape[1:]), symbols_chw)
-        return bitstream
+        return bytes([BEGIN]) + pack_planes(self.coder, symbols_chw, self.rate)
 
     def unpack(self, bitstream: bytes, h: int, w: int) -> NDArray[np.int8]:
         """Inverse of `pack`, of h x w cells; ValueError where a bitstream cannot be one of this codec."""
@@ -157,17 +150,7 @@ class SprdiffCodec:
             raise ValueError(
                 f"a bitstream that begins with {bitstream[:1].hex() or 'nothing'}, expected byte 01"
             )
-        longest = 1 + h * w * self.coder.channels * MOST_BITS // 8 + 8
-        if len(bitstream) > longest:
-            raise ValueError(
-                f"a bitstream of {len(bitstream)} bytes, expected up to {longest} for {h} x {w} cells"
-            )
-        words = bitstream[1:] + bytes(-len(bitstream[1:]) % 4 + 4)
-        decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(words, ">u4").astype(np.uint32))
-        try:
-            return self.coder.decode(decoder, h, w, self.rate)
-        except AssertionError as error:  # so constriction says that no symbols lead to such words
-            raise ValueError(f"a bitstream that no picture has: {error}") from error
+        return unpack_planes(self.coder, bitstream[1:], h, w, self.rate)
 
     @torch.inference_mode()
     def reconstructed(self, encoded: EncodedImage) -> tuple[Tensor, Tensor]:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from archiver.codecs.drawing import bent
 from archiver.codecs.gan_networks import Block
-from archiver.codecs.layered import bent
 from archiver.codecs.sprdiff_foundation import with_low_rank
 from archiver.codecs.sprdiff_shape import COARSE, Shape
 

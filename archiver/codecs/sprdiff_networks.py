@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from archiver.codecs.drawing import bent, enlarged
 from archiver.codecs.gan_networks import Block
 from archiver.codecs.latent_model import ContextModel, Integers
-from archiver.codecs.layered import bent, enlarged
 from archiver.codecs.sprdiff_denoiser import Denoiser, Guidance
 from archiver.codecs.sprdiff_foundation import Dino, KlLatents, Transform
 from archiver.codecs.sprdiff_shape import BRANCHES, CELL, COARSE, CONDITION, STRIDE, WIDEST, Shape

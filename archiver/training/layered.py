@@ -1,4 +1,4 @@
-"""Training of the `layered` codec's enhancer: all scales and qualities at once."""
+"""Training of the `layered` codec's networks: all scales and qualities at once."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,25 +7,35 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from archiver.codecs.av1 import decode_still, encode_still
-from archiver.codecs.layered import (
+from archiver.codecs.av1 import decode_still
+from archiver.codecs.drawing import enlarged
+from archiver.codecs.latent_model import ContextModel, bits_of, noisy, whole
+from archiver.codecs.layered import NAME, VERSION, LayeredCodec, based, load_enhancer, padded, reduced
+from archiver.codecs.layered_networks import (
+    BANDS,
     CELL,
-    SPEED,
+    CONTEXT_WIDTH,
+    SCALES,
+    SLICES,
     Enhancer,
     Shape,
+    band,
     conditions,
-    enlarged,
-    load_enhancer,
-    padded,
-    reduced,
 )
+from archiver.training.context_fit import Plane, fit_context
+from archiver.training.loop import Run
 from archiver.training.losses import repeated
 from archiver.training.perceptual import Judges, Weights
+from archiver.training.photos import read_photo
 from archiver.training.stream import Arrays, windows
 from archiver.training.task import Batch, Step
+from manifests.records import CodecSpec
+from manifests.storage import connect
 from pipelines.codec import Pixels
 
-QUALITIES = {2: (6, 34), 4: (10, 66), 8: (16, 56)}  # scale -> lowest and highest quality that is trained
+FIT_PHOTOS = 160
+# Scale -> lowest and highest quality that is trained: around those of the presets.
+QUALITIES = {2: (2, 32), 4: (0, 36), 8: (8, 48)}
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,7 @@ class LayeredCrops:
         whole = padded(pixels_hwc)
         quality = int(rng.integers(QUALITIES[scale][0], QUALITIES[scale][1] + 1))
         image = reduced(whole, scale)
-        bitstream = encode_still(image, "4:2:0", quality, SPEED)
+        bitstream = based(image, "4:2:0", quality)
         base = np.asarray(decode_still(bitstream, image.height, image.width).convert("RGB"))
         small, side = self.crop // scale, self.crop
         corners = windows(whole.shape[0], whole.shape[1], side, CELL, count, rng)
@@ -56,64 +66,161 @@ class LayeredCrops:
                 [base[y // scale : y // scale + small, x // scale : x // scale + small] for y, x in corners]
             ),
             "told": np.array([told] * count, dtype=np.float32),
+            "band": np.full(count, band(scale, quality), dtype=np.int64),
         }
+
+
+@dataclass(frozen=True)
+class LayeredWeights:
+    """What counts besides the pictures themselves."""
+
+    grid: float = 0.0  # of what all cells of a batch have wrong at the same place in them
+    # Of the side bits of a pixel, in the end, by the base's scale: as much as bits of the base are worth there.
+    bits: tuple[tuple[int, float], ...] = ((2, 5.0), (4, 9.0), (8, 9.0))
+    # Until this step side bits are free, and until the next their price rises: priced from the beginning, symbols fell
+    # silent within 300 steps, before the enhancer had learned to listen.
+    bits_from: int = 500
+    bits_whole: int = 2400
+
+
+class Trained(nn.Module):
+    """The codec's networks, and the model of the side symbols before it is whole numbers."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.enhancer = Enhancer(shape)
+        self.context = (
+            ContextModel(shape.side, SLICES, len(SCALES) * BANDS, CONTEXT_WIDTH) if shape.side else None
+        )
 
 
 class LayeredTask:
     """See `Task`."""
 
-    def __init__(self, shape: Shape, weights: Weights, begin: Path | None = None, grid: float = 0.0) -> None:
-        """`begin`: an enhancer of fewer blocks, which this one draws like at first.
-
-        `grid` is the weight of what all cells of a batch have wrong at the same place in them.
-        """
-        self.grid = grid
-        self.generator = Enhancer(shape)
+    def __init__(
+        self,
+        shape: Shape,
+        weights: Weights,
+        extra: LayeredWeights = LayeredWeights(),
+        begin: Path | None = None,
+    ) -> None:
+        """`begin`: an enhancer with less to it, which this one draws like at first."""
+        self.extra = extra
+        self.generator = Trained(shape)
         if begin is not None:
-            grow(self.generator, load_enhancer(begin, torch.device("cpu")))
+            grow(self.generator.enhancer, load_enhancer(begin, torch.device("cpu")))
         self.judges = Judges(weights, beside=3)
         self.critic = self.judges.critic
 
     def prepared(self, batch: Batch, random: torch.Generator) -> Batch:
-        """Adds the noise that the enhancer is given."""
+        """Adds the noise that the enhancer is given, and what stands for rounding."""
         crops, side = batch["target"].shape[0], batch["target"].shape[-1]
         device = batch["target"].device
+        symbols = self.generator.enhancer.shape.side, side // CELL, side // CELL
         return batch | {
             "noise_hw": torch.randn(crops, 1, side // 4, side // 4, generator=random).to(device),
             "noise_HW": torch.randn(crops, 1, side, side, generator=random).to(device),
+            "noise_y": torch.rand(crops, *symbols, generator=random).to(device),
         }
 
     def generated(self, network: nn.Module, batch: Batch) -> Tensor:
-        small, target = batch["small"], batch["target"]
-        scale = target.shape[-1] // small.shape[-1]
-        made: Tensor = network(small, scale, batch["told"], batch["noise_hw"], batch["noise_HW"])
+        assert isinstance(network, Trained)
+        y = self._observed(network, batch)
+        return self._drawn(network, None if y is None else whole(y), batch)
+
+    def _observed(self, network: Trained, batch: Batch) -> Tensor | None:
+        """Side symbols, not yet rounded, where the network has any."""
+        if network.enhancer.observer is None:
+            return None
+        y: Tensor = network.enhancer.observer(batch["target"], _base(batch), batch["told"])
+        return y.float()
+
+    def _drawn(self, network: Trained, symbols: Tensor | None, batch: Batch) -> Tensor:
+        small = batch["small"]
+        scale = batch["target"].shape[-1] // small.shape[-1]
+        made: Tensor = network.enhancer(
+            small, symbols, scale, batch["told"], batch["noise_hw"], batch["noise_HW"]
+        )
         return made
 
     def generator_loss(self, batch: Batch, step: int, random: torch.Generator) -> Step:
-        target = batch["target"]
-        made = self.generated(self.generator, batch)
-        base = enlarged(batch["small"], target.shape[-1] // batch["small"].shape[-1])
-        judged = self.judges.generator_loss(made, target, base, step, random)
-        if not self.grid:
-            return judged
-        grid = repeated(made - target)
-        return Step(judged.loss + self.grid * grid, {**judged.terms, "grid": float(grid.detach())})
+        extra, target = self.extra, batch["target"]
+        y = self._observed(self.generator, batch)
+        made = self._drawn(self.generator, None if y is None else whole(y), batch)
+        judged = self.judges.generator_loss(made, target, _base(batch), step, random)
+        loss, terms = judged.loss, dict(judged.terms)
+        if extra.grid:
+            grid = repeated(made - target)
+            loss = loss + extra.grid * grid
+            terms["grid"] = float(grid.detach())
+        if y is not None:
+            bpp, relaxed = self._bits(self.generator, y, batch)
+            share = (step - extra.bits_from) / (extra.bits_whole - extra.bits_from)
+            full = dict(extra.bits)[target.shape[-1] // batch["small"].shape[-1]]
+            price = full * min(1.0, max(0.0, share))
+            loss = loss + bpp + price * relaxed
+            terms["bpp"] = float(bpp.detach())
+        return Step(loss, terms)
+
+    def _bits(self, network: Trained, y: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Side bits a pixel: of rounded symbols, which teach the model; with noise for rounding, which teach y."""
+        assert network.context is not None
+        symbols = whole(y).detach()
+        with torch.autocast(y.device.type, enabled=False):
+            means, scales = network.context(symbols, batch["band"])
+            bits = bits_of(symbols, means, scales)
+            relaxed = bits_of(noisy(y, batch["noise_y"]), means.detach(), scales.detach())
+        area = batch["target"][:, :1].numel()
+        return bits.sum() / area, relaxed.sum() / area
 
     def critic_loss(self, batch: Batch, step: int) -> Step | None:
         return self.judges.critic_loss(step)
 
     def validated(self, network: nn.Module, batch: Batch) -> dict[str, float]:
         """Mean distances of a batch that is never trained on."""
-        return self.judges.measured(self.generated(network, batch).clamp(-1, 1), batch["target"])
+        assert isinstance(network, Trained)
+        y = self._observed(network, batch)
+        made = self._drawn(network, None if y is None else whole(y), batch)
+        found = self.judges.measured(made.clamp(-1, 1), batch["target"])
+        return found if y is None else found | {"bpp": float(self._bits(network, y, batch)[0])}
+
+
+def _base(batch: Batch) -> Tensor:
+    return enlarged(batch["small"], batch["target"].shape[-1] // batch["small"].shape[-1])
+
+
+NEW = ("before.", "inside.", "after.", "deep.", "observer.", "entropy.")
 
 
 @torch.no_grad()
 def grow(enhancer: Enhancer, smaller: Enhancer) -> None:
-    """The weights of one with fewer blocks, in place; blocks that it lacks add nothing yet."""
+    """The weights of one that lacks some blocks, in place; those that it lacks add nothing, or little, yet."""
     missing, unknown = enhancer.load_state_dict(smaller.state_dict(), strict=False)
-    strange = [*unknown, *(name for name in missing if not name.startswith(("before.", "inside.", "after.")))]
+    strange = [*unknown, *(name for name in missing if not name.startswith(NEW))]
     if strange:
         raise ValueError(f"weights to begin with and the network do not share {strange[0]}")
     for name in missing:
-        if ".narrow." in name:
+        if name.startswith(("before.", "inside.", "after.")) and ".narrow." in name:
             enhancer.get_parameter(name).zero_()
+
+
+def fitted(run: Run) -> Enhancer:
+    """The averaged networks with an entropy model that suits their symbols of whole photographs, in whole numbers."""
+    averaged = run.averaged()
+    assert isinstance(averaged, Trained)
+    enhancer = averaged.enhancer
+    if enhancer.entropy is None or averaged.context is None:
+        return enhancer
+    rng, store = np.random.default_rng(0), connect(run.feed.source)
+    planes: list[Plane] = []
+    for photo in run.feed.photos[:: max(1, len(run.feed.photos) // FIT_PHOTOS)]:
+        pixels_hwc = read_photo(store, photo)
+        if pixels_hwc is None:
+            continue
+        for scale, (lowest, highest) in QUALITIES.items():
+            quality = int(rng.integers(lowest, highest + 1))
+            spec = CodecSpec(NAME, VERSION, {})
+            codec = LayeredCodec(spec, scale, quality, "4:2:0", 0, enhancer, None, run.device)
+            planes.append((codec.observed(pixels_hwc), band(scale, quality)))
+    enhancer.entropy.freeze(fit_context(averaged.context, planes, run.device))
+    return enhancer

@@ -10,7 +10,7 @@ from torch import nn
 
 from archiver.codecs.autoencoder import SHAPE as AUTOENCODER
 from archiver.codecs.gan_networks import Shape as GanShape
-from archiver.codecs.layered import Shape
+from archiver.codecs.layered_networks import Shape
 from archiver.codecs.networks import save_network
 from archiver.codecs.perco_import import RATES as PERCO_RATES
 from archiver.codecs.sprdiff_shape import FOUNDATION
@@ -18,7 +18,8 @@ from archiver.codecs.sprdiff_shape import Shape as SprdiffShape
 from archiver.training.autoencoder import AutoencoderTask
 from archiver.training.autoencoder import fitted as normalised
 from archiver.training.gan import GanCrops, GanTask, GanWeights, fitted
-from archiver.training.layered import LayeredCrops, LayeredTask
+from archiver.training.layered import LayeredCrops, LayeredTask, LayeredWeights
+from archiver.training.layered import fitted as layered_fitted
 from archiver.training.loop import Run, Schedule
 from archiver.training.perceptual import Weights
 from archiver.training.perco import TINY as PERCO_TINY
@@ -78,10 +79,13 @@ def _perco_sd(rate: str) -> Recipe:
 
 
 _DEEPER = Shape(coarse_blocks=16)
+_SIDED = replace(_DEEPER, deep_blocks=6, side=6)
+_TEXTURES = Weights(l1=0.1, dists=2.5, dists_from=0, dists_count=3, critic=0.02, critic_from=500)
 _PAPER = GanShape(width=60, blocks=9, paper=1)
 
 RECIPES: tuple[Recipe, ...] = (
-    # The enhancer in two steps: the second has twice the blocks, less L1, more of DISTS, and minds grids.
+    # The networks in three steps: the second has twice the blocks, less L1, more of DISTS, and minds grids; the third
+    # adds side symbols and the level at 1/16 where the enhancer listens to them.
     Recipe(
         "layered-1",
         task=lambda _: LayeredTask(Shape(), Weights()),
@@ -90,34 +94,46 @@ RECIPES: tuple[Recipe, ...] = (
         batch=8,
         schedule=Schedule(steps=13_700, cool_down=2_300, rate=8e-4),
         shape=asdict(Shape()),
+        network=layered_fitted,
     ),
     Recipe(
-        "layered",
+        "layered-2",
         task=lambda parts: LayeredTask(
-            _DEEPER,
-            Weights(l1=0.1, dists=2.5, dists_from=0, dists_count=3, critic=0.02, critic_from=500),
-            parts["layered-1"],
-            grid=30.0,
+            _DEEPER, _TEXTURES, LayeredWeights(grid=30.0), begin=parts["layered-1"]
         ),
         crops=LayeredCrops(128, scales=((2, 0.5), (4, 0.5))),
         crop=128,
         batch=8,
         schedule=Schedule(steps=5_100, cool_down=4_000, rate=6e-4),
         shape=asdict(_DEEPER),
+        network=layered_fitted,
         parts=("layered-1",),
+    ),
+    Recipe(
+        "layered",
+        task=lambda parts: LayeredTask(
+            _SIDED, _TEXTURES, LayeredWeights(grid=20.0), begin=parts["layered-2"]
+        ),
+        crops=LayeredCrops(192, scales=((2, 0.55), (4, 0.45))),
+        crop=192,
+        batch=4,
+        schedule=Schedule(steps=4_800, cool_down=2_600, rate=5e-4),
+        shape=asdict(_SIDED),
+        network=layered_fitted,
+        parts=("layered-2",),
     ),
     Recipe(
         "gan",
         task=lambda parts: GanTask(
             GanShape(),
-            Weights(dists_from=0, critic_from=600),
-            GanWeights(sketch_steps=0),
+            Weights(dists_from=0, dists_count=2, critic_from=600),
+            GanWeights(sketch_steps=0, layout=3.0, grid=40.0),
             parts["autoencoder"],
         ),
-        crops=GanCrops(128),
-        crop=128,
-        batch=8,
-        schedule=Schedule(steps=3_700, rate=5e-4, cool_down=1_750),
+        crops=GanCrops(192),
+        crop=192,
+        batch=4,
+        schedule=Schedule(steps=7_800, rate=4e-4, cool_down=3_500),
         shape=asdict(GanShape()),
         network=fitted,
         parts=("autoencoder",),

@@ -9,8 +9,12 @@ from PIL import Image
 
 from archiver.codecs import layered, load_codec
 from archiver.codecs.av1 import decode_still, wrap
-from archiver.codecs.layered import LayeredCodec, noise, normal
+from archiver.codecs.drawing import noise, normal
+from archiver.codecs.latent_codec import pack_planes, unpack_planes
+from archiver.codecs.layered import LayeredCodec, join, split
+from archiver.codecs.layered_networks import band
 from archiver.evaluation.artefacts import artefacts, exceeded
+from archiver.perception.lpips import LPIPS
 from archiver.presets import find_preset
 from archiver.weights import shipped_weights
 from manifests.records import EncodedImage
@@ -29,9 +33,10 @@ class TestLayered(CodecSuite):
     def exact(self, codec: Codec, encoded: EncodedImage) -> bytes:
         """The base: an AVIF file, whose planes the AV1 standard fixes."""
         scale = int(codec.spec.params["scale"])
-        height, width = (-(-side // 8) * 8 // scale for side in (encoded.height, encoded.width))
-        still = decode_still(encoded.bitstream, height, width)
-        return wrap(encoded.bitstream, height, width) + (still.tobytes() if still.mode == "L" else b"")
+        height, width = (-(-side // 16) * 16 // scale for side in (encoded.height, encoded.width))
+        _, base = split(encoded.bitstream)
+        still = decode_still(base, height, width)
+        return wrap(base, height, width) + (still.tobytes() if still.mode == "L" else b"")
 
 
 class TestLayered001(TestLayered):
@@ -54,25 +59,74 @@ def codec() -> LayeredCodec:
 def test_any_reader_of_avif_shows_the_base(codec: LayeredCodec) -> None:
     encoded = encode_one(codec, photo(90, 130))
     base = codec.base(encoded)
-    assert base.size == (136 // codec.scale, 96 // codec.scale)
-    file = wrap(encoded.bitstream, base.height, base.width)
+    assert base.size == (144 // codec.scale, 96 // codec.scale)
+    file = wrap(split(encoded.bitstream)[1], base.height, base.width)
     assert Image.open(io.BytesIO(file)).convert("RGB").tobytes() == base.convert("RGB").tobytes()
 
 
+def test_parts_of_a_bitstream_come_apart_again() -> None:
+    for size in (0, 1, 254, 255, 70_000):
+        side, base = bytes(size), b"base"
+        assert split(join(side, base)) == (side, base)
+        assert len(join(side, base)) == size + len(base) + (1 if size < 255 else 4)
+    for damaged in (b"", b"\0", b"\x05abcde", b"\xff\0", b"\xff\0\0\1a"):
+        with pytest.raises(ValueError, match="side bytes and a base"):
+            split(damaged)
+
+
+def test_side_bytes_come_back_as_the_symbols_that_were_seen(codec: LayeredCodec) -> None:
+    pixels_hwc = photo(200, 260)
+    symbols_chw = codec.observed(pixels_hwc)
+    side, _ = split(encode_one(codec, pixels_hwc).bitstream)
+    assert codec.coder is not None
+    _, h, w = symbols_chw.shape
+    found = unpack_planes(codec.coder, side, h, w, band(codec.scale, codec.quality))
+    assert np.array_equal(found, symbols_chw)
+
+
+def test_side_symbols_bring_the_picture_nearer(codec: LayeredCodec) -> None:
+    """Against the same base with symbols that are all zero, by LPIPS."""
+    assert codec.coder is not None
+    distance = LPIPS("alexnet").eval()
+    for pixels_hwc in photographs():
+        encoded = encode_one(codec, pixels_hwc)
+        side, base = split(encoded.bitstream)
+        nothing = np.zeros_like(codec.observed(pixels_hwc))
+        silent = pack_planes(codec.coder, nothing, band(codec.scale, codec.quality))
+        assert len(silent) < len(side)
+        first, second = (
+            float(distance(_tensor(pixels_hwc), _tensor(decode_one(codec, one))))
+            for one in (encoded, replace(encoded, bitstream=join(silent, base)))
+        )
+        assert first < second
+
+
+def _tensor(pixels_hwc: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels_hwc.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+
+
 def test_tiles_join_without_a_seam(codec: LayeredCodec, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoded = encode_one(codec, photo(200, 260))
-    whole = decode_one(codec, encoded)
-    monkeypatch.setattr(layered, "TILE", 64)
-    assert apart(whole, decode_one(codec, encoded)) <= 1
+    pixels_hwc = photo(200, 260)
+    encoded = encode_one(codec, pixels_hwc)
+    drawn, symbols_chw = decode_one(codec, encoded), codec.observed(pixels_hwc)
+    monkeypatch.setattr(layered, "THOUGHT_TILE", 5)
+    monkeypatch.setattr(layered, "DRAWN_TILE", 4)
+    assert apart(drawn, decode_one(codec, encoded)) <= 1
+    # Sums of floats, before rounding, are not the same to the last bit.
+    assert np.mean(codec.observed(pixels_hwc) != symbols_chw) < 0.002
 
 
-def test_a_smaller_margin_would_show(codec: LayeredCodec, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The margin is no larger than it must be, by much: the network does look that far."""
+@pytest.mark.parametrize("reach", ["THOUGHT_REACH", "DRAWN_REACH"])
+def test_a_smaller_margin_would_show(
+    codec: LayeredCodec, monkeypatch: pytest.MonkeyPatch, reach: str
+) -> None:
+    """Margins are no larger than they must be, by much: the network does look that far."""
     encoded = encode_one(codec, photo(200, 260))
-    whole = decode_one(codec, encoded)
-    monkeypatch.setattr(layered, "TILE", 64)
-    monkeypatch.setattr(layered, "MARGIN", 16)
-    assert apart(whole, decode_one(codec, encoded)) > 1
+    drawn = decode_one(codec, encoded)
+    monkeypatch.setattr(layered, "THOUGHT_TILE", 5)
+    monkeypatch.setattr(layered, "DRAWN_TILE", 4)
+    monkeypatch.setattr(layered, reach, 1)
+    assert apart(drawn, decode_one(codec, encoded)) > 1
 
 
 def test_grey_stays_grey(codec: LayeredCodec) -> None:

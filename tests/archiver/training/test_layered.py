@@ -1,31 +1,61 @@
 import json
+from collections.abc import Callable
 
 import pytest
 import torch
 from safetensors import safe_open
+from torch import Tensor
 
-from archiver.codecs.layered import CELL, MARGIN, SCALES, Enhancer, Shape
-from archiver.training.layered import grow
+from archiver.codecs.drawing import enlarged
+from archiver.codecs.layered_networks import (
+    CELL,
+    DRAWN_REACH,
+    ENCODER_REACH,
+    SCALES,
+    THOUGHT_REACH,
+    Enhancer,
+    Shape,
+)
+from archiver.training.layered import LayeredTask, LayeredWeights, grow
+from archiver.training.perceptual import Weights
 from archiver.training.recipes import find_recipe
 from archiver.weights import named_weights
 
 SMALLER = Shape(fine=8, coarse=8, fine_blocks=1, coarse_blocks=1)
 LARGER = Shape(fine=8, coarse=8, fine_blocks=1, coarse_blocks=3)
+SIDED = Shape(fine=8, coarse=8, fine_blocks=1, coarse_blocks=2, deep=8, deep_blocks=1, side=3)
+
+
+def drawn(enhancer: Enhancer, side: Tensor | None = None) -> Tensor:
+    random = torch.Generator().manual_seed(1)
+    small = torch.rand(1, 3, 32, 32, generator=random) * 2 - 1
+    noises = (torch.randn(1, 1, side, side, generator=random) for side in (16, 64))
+    made: Tensor = enhancer(small, side, 2, torch.zeros(1, 3), *noises)
+    return made
 
 
 def test_an_enhancer_that_has_grown_draws_as_before_and_learns() -> None:
     torch.manual_seed(0)
     smaller, larger = Enhancer(SMALLER), Enhancer(LARGER)
     grow(larger, smaller)
-    told, noises = torch.zeros(1, 3), (torch.randn(1, 1, 16, 16), torch.randn(1, 1, 64, 64))
-    small = torch.rand(1, 3, 32, 32) * 2 - 1
-    drawn = larger(small, 2, told, *noises)
-    assert torch.allclose(drawn, smaller(small, 2, told, *noises), atol=1e-5)
-    drawn.square().mean().backward()
+    assert torch.allclose(drawn(larger), drawn(smaller), atol=1e-5)
+    drawn(larger).square().mean().backward()  # type: ignore[no-untyped-call]
     for block in list(larger.inside)[1:]:
         slope = block.get_parameter("narrow.weight").grad
         assert slope is not None
         assert bool(slope.any())
+
+
+def test_side_symbols_change_what_is_drawn_near_them_alone() -> None:
+    torch.manual_seed(0)
+    enhancer = Enhancer(SIDED)
+    nothing = torch.zeros(1, 3, 4, 4)
+    one = nothing.clone()
+    one[0, 1, 0, 0] = 3
+    apart = (drawn(enhancer, one) - drawn(enhancer, nothing)).detach().abs().amax((0, 1))
+    near = float(apart[:16, :16].max())
+    assert near > 1e-5
+    assert float(apart[-4:, -4:].max()) < near / 1000
 
 
 def test_only_blocks_may_be_missing() -> None:
@@ -33,27 +63,89 @@ def test_only_blocks_may_be_missing() -> None:
         grow(Enhancer(SMALLER), Enhancer(LARGER))
 
 
+def test_side_bits_are_free_at_first_and_priced_then() -> None:
+    torch.manual_seed(0)
+    weights = Weights(dists_from=9, critic_from=9, l1=0, lpips=0)
+    slopes = []
+    for bits in (0.0, 100.0):
+        torch.manual_seed(0)
+        task = LayeredTask(SIDED, weights, LayeredWeights(bits=((2, bits),), bits_from=2, bits_whole=3))
+        for step in (0, 3):
+            random = torch.Generator().manual_seed(0)
+            batch = {
+                "target": torch.rand(2, 3, 64, 64, generator=random) * 2 - 1,
+                "small": torch.rand(2, 3, 32, 32, generator=random) * 2 - 1,
+                "told": torch.zeros(2, 3),
+                "band": torch.tensor([0, 5]),
+            }
+            task.generator.zero_grad()
+            task.generator_loss(task.prepared(batch, random), step, random).loss.backward()  # type: ignore[no-untyped-call]
+            slope = task.generator.get_parameter("enhancer.observer.out.weight").grad
+            slopes.append(0.0 if slope is None else float(slope.abs().sum()))
+    free_first, free_then, priced_first, priced_then = slopes
+    assert free_first == free_then == priced_first == 0
+    assert priced_then > 0
+
+
 def test_the_recipe_makes_a_network_as_the_one_that_ships() -> None:
     with safe_open(named_weights("layered"), "pt") as found:
         assert json.loads(found.metadata()["shape"]) == find_recipe("layered").shape
 
 
-@pytest.mark.parametrize("scale", SCALES)
-def test_the_network_that_ships_sees_no_further_than_tiles_do(scale: int) -> None:
+@pytest.fixture(scope="module")
+def thin() -> Enhancer:
+    """As deep as the one that ships, but thin; all weights positive, so that no slope dies out on its way."""
     torch.manual_seed(0)
-    shape = dict(find_recipe("layered").shape) | {"fine": 4, "coarse": 4}
+    shape = dict(find_recipe("layered").shape) | {"fine": 4, "coarse": 4, "deep": 4, "side": 3}
     enhancer = Enhancer(Shape(**{name: int(str(value)) for name, value in shape.items()}))
-    side = 2 * MARGIN + 6 * CELL
-    small = torch.rand(1, 3, side // scale, side // scale, requires_grad=True)
-    noises = torch.randn(1, 1, side // 4, side // 4), torch.randn(1, 1, side, side)
-    with torch.no_grad():  # leaky slopes die out over so many layers
+    with torch.no_grad():
         for parameter in enhancer.parameters():
             parameter.abs_().add_(0.1)
-    place = MARGIN + 3 * CELL
-    enhancer.double()(
-        small.double(), scale, torch.zeros(1, 3).double(), *(noise.double() for noise in noises)
-    )[0, 0, place : place + CELL, place : place + CELL].sum().backward()
-    assert small.grad is not None
-    seen = small.grad.abs().sum((0, 1, 2)).nonzero().flatten() * scale
-    assert 100 < place - int(seen.min()) <= MARGIN
-    assert 100 < int(seen.max()) + scale - place - CELL <= MARGIN
+    return enhancer.double()
+
+
+def reach(make: Callable[[Tensor], Tensor], planes: Tensor, step: int) -> int:
+    """How many cells around the middle one its making looks; `step`: of the planes, to a cell."""
+    planes.requires_grad_(True)
+    made = make(planes)
+    cells = planes.shape[-1] // step
+    size, middle = made.shape[-1] // cells, cells // 2
+    mine = slice(middle * size, (middle + 1) * size)
+    made[..., mine, mine].sum().backward()  # type: ignore[no-untyped-call]
+    assert planes.grad is not None
+    lines = planes.grad.abs().sum((0, 1, 2)).nonzero().flatten() // step
+    return max(middle - int(lines.min()), int(lines.max()) - middle)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_network_that_ships_sees_no_further_than_tiles_do(thin: Enhancer, scale: int) -> None:
+    told, step = torch.zeros(1, 3).double(), CELL // scale
+
+    def planes(cells: int, step: int, channels: int = 1) -> Tensor:
+        return torch.rand(1, channels, cells * step, cells * step).double()
+
+    def begun(small: Tensor) -> Tensor:
+        return thin.begun(small, scale, told, planes(small.shape[-1] // step, 4))
+
+    cells = 2 * THOUGHT_REACH + 3
+    symbols = planes(cells, 1, 3)
+    thought = reach(lambda small: thin.thought(begun(small), symbols, told), planes(cells, step, 3), step)
+    assert THOUGHT_REACH - 2 <= thought <= THOUGHT_REACH
+    small = planes(cells, step, 3)
+    assert reach(lambda symbols: thin.thought(begun(small), symbols, told), symbols, 1) <= THOUGHT_REACH
+
+    cells = 2 * ENCODER_REACH + 3
+    small, coarse, full = planes(cells, step, 3), planes(cells, 2, 4), planes(cells, CELL)
+
+    def drawn(small: Tensor, coarse: Tensor) -> Tensor:
+        return thin.drawn(begun(small), coarse, small, scale, told, full)
+
+    assert reach(lambda small: drawn(small, coarse), small.clone(), step) <= DRAWN_REACH
+    assert reach(lambda coarse: drawn(small.detach(), coarse), coarse, 2) <= DRAWN_REACH
+
+    assert thin.observer is not None
+    observer, pixels = thin.observer, planes(cells, CELL, 3)
+    seen = reach(lambda pixels: observer(pixels, enlarged(small.detach(), scale), told), pixels, CELL)
+    assert ENCODER_REACH - 2 <= seen <= ENCODER_REACH
+    seen = reach(lambda small: observer(pixels.detach(), enlarged(small, scale), told), small.clone(), step)
+    assert seen <= ENCODER_REACH

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from archiver.codecs.layered import Enhancer, Shape
+from archiver.codecs.layered_networks import Enhancer, Shape
 from archiver.codecs.networks import load_network
 from archiver.training.layered import LayeredCrops, LayeredTask
 from archiver.training.loop import CHECKPOINT, Run, train
@@ -60,8 +60,10 @@ def test_every_network_learns_and_the_export_is_the_average(source: Path, tmp_pa
     }
     assert changed == {"generator", "critic", "ema"}
     network = load_network(export(TINY, run), lambda shape: Enhancer(Shape(**shape)), torch.device("cpu"))
-    for name, value in network.state_dict().items():
-        torch.testing.assert_close(value, run.ema[name], rtol=1e-3, atol=1e-6)
+    for name, value in network.named_parameters():
+        torch.testing.assert_close(value.data, run.ema[f"enhancer.{name}"], rtol=1e-3, atol=1e-6)
+    assert network.entropy is not None
+    assert network.entropy.get_buffer("table").any()
     facts = json.loads((tmp_path / "facts.json").read_text())
     assert facts["licences"] == {"CC0": 3}
     assert list(tmp_path.glob("sample-*.png"))

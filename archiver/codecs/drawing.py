@@ -1,0 +1,75 @@
+"""What decoders draw with: enlarging, noise that is the same for ever, colours that stay those of a small picture."""
+
+import hashlib
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipelines.codec import Pixels
+
+# Legend of suffixes: B batch; H, W pixels; h, w cells of 4x4 pixels; s small pixels.
+
+CALM = 32  # pixels: over squares of so many a side, colours are those of the small picture
+
+
+def bent(x: Tensor) -> Tensor:
+    """The networks' non-linearity: a leaky ReLU, half as costly on CPUs as SiLU."""
+    return F.leaky_relu(x, 0.2)
+
+
+def joined(*parts: Tensor) -> Tensor:
+    """Concatenated by channels, laid out with channels last where the first part is."""
+    return torch.cat([_channels_last(part) if part.shape[1] == 1 else part for part in parts], 1)
+
+
+def _channels_last(plane: Tensor) -> Tensor:
+    # The strides of one channel suit both layouts; `torch.cat` takes the other one then, and convolutions convert it
+    # back: at full size that took as long as the convolution.
+    batch, _, height, width = plane.shape
+    return plane.reshape(batch, height, width, 1).permute(0, 3, 1, 2)
+
+
+def enlarged(small: Tensor, factor: int) -> Tensor:
+    """Bicubic; (B, 3, s, s) -> `factor` times the size."""
+    if factor == 1:
+        return small
+    return F.interpolate(small, scale_factor=factor, mode="bicubic", align_corners=False)
+
+
+def true_to_base(made_hwc: Pixels, small: Image.Image, scale: int) -> Pixels:
+    """The picture, in place, with the base's own colours in the mean of each CALM x CALM pixels: networks drift."""
+    return true_to(made_hwc, np.asarray(small.reduce(CALM // scale)).astype(np.float32), CALM)
+
+
+def true_to(made_hwc: Pixels, colours: NDArray[np.float32], side: int) -> Pixels:
+    """The picture, in place, with the given mean colours in its squares of side x side pixels, blended between them."""
+    height, width = made_hwc.shape[:2]
+    drift = np.asarray(Image.fromarray(made_hwc).reduce(side)).astype(np.float32) - colours
+    squares = (0, 0, width / side, height / side)  # the last row and column of them may not be whole
+    for channel in range(3):
+        plane = Image.fromarray(np.ascontiguousarray(drift[..., channel]))
+        smooth = np.asarray(plane.resize((width, height), Image.Resampling.BILINEAR, box=squares))
+        corrected = np.rint(made_hwc[..., channel] - smooth)
+        made_hwc[..., channel] = np.clip(corrected, 0, 255).astype(np.uint8)
+    return made_hwc
+
+
+def noise(bitstream: bytes, height: int, width: int) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+    """Sums of four random bytes for each cell of 4x4 pixels, and for each pixel; see `normal`."""
+    key = int.from_bytes(hashlib.blake2b(bitstream, digest_size=16).digest(), "little")
+    cells, pixels = height // 4 * (width // 4), height * width
+    # A bit generator's raw numbers stay the same for ever; the distributions that NumPy makes of them may not.
+    raw = np.random.Philox(key=key).random_raw(-(-(cells + pixels) // 2)).astype("<u8").view("<u4")
+    sums = sum((raw >> shift & 255).astype(np.int16) for shift in (0, 8, 16, 24))
+    assert isinstance(sums, np.ndarray)
+    return sums[:cells].reshape(height // 4, -1), sums[cells : cells + pixels].reshape(height, -1)
+
+
+def normal(sums: Tensor) -> Tensor:
+    """Nearly normal numbers of unit variance from sums of four bytes (mean 510, variance 4 (256^2 - 1) / 12)."""
+    unit: Tensor = (sums.float() - 510) / (65535 / 3) ** 0.5
+    return unit

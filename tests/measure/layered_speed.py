@@ -1,0 +1,118 @@
+"""How fast `layered` encodes and decodes with one thread, what memory it takes, and what the time goes into.
+
+    python -m tests.measure.layered_speed PICTURE [--codec PRESET] [--megapixels N]
+
+The picture is enlarged to so many megapixels, 3:2. Memory is the peak of the process. The profile is
+of decoding: the share of each kind of operation; beside it the multiplications that convolutions need for a megapixel,
+and how long this machine takes for as many of them in one large product of matrices in fp32 and in bf16: no
+implementation of these layers in that precision is faster.
+"""
+
+import argparse
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+from archiver.codecs import load_codec
+from archiver.codecs.layered import LayeredCodec
+from archiver.presets import find_preset
+from archiver.weights import shipped_weights
+from manifests.records import EncodedImage
+from pipelines.codec import Picture
+
+
+def peak() -> float:
+    """MB, of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+
+
+def multiplications(codec: LayeredCodec, encoded: EncodedImage) -> float:
+    """Of all convolutions of the enhancer in decoding, a pixel."""
+    total = 0
+
+    def count(module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
+        nonlocal total
+        assert isinstance(module, nn.Conv2d)
+        total += made.numel() * module.weight[0].numel()
+
+    hooks = [
+        module.register_forward_hook(count)
+        for module in codec.enhancer.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    codec.decode([encoded])
+    for hook in hooks:
+        hook.remove()
+    return total / (encoded.height * encoded.width)
+
+
+def fastest(work: Callable[[], object], times: int = 5) -> float:
+    """Seconds."""
+    found = []
+    for _ in range(times):
+        begin = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - begin)
+    return min(found)
+
+
+def multiplied(kind: torch.dtype) -> float:
+    """Multiplications a second of one large product of matrices."""
+    side = 1024
+    matrix = torch.randn(side, side).to(kind)
+    return side**3 / fastest(lambda: matrix @ matrix, 10)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("--codec", default="layered-0.03", metavar="PRESET")
+    parser.add_argument("--megapixels", type=float, default=24)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    codec = load_codec(find_preset(given.codec).spec, shipped_weights(), "cpu")
+    assert isinstance(codec, LayeredCodec)
+    small = Image.open(given.picture).convert("RGB")
+
+    def sized(megapixels: float) -> Picture:
+        height = int((megapixels * 1e6 * 2 / 3) ** 0.5)
+        return Picture(np.asarray(small.resize((height * 3 // 2, height), Image.Resampling.BICUBIC)), None)
+
+    (warm,) = codec.encode([sized(0.4)])
+    codec.decode([warm])
+    picture, before = sized(given.megapixels), peak()
+    begin = time.perf_counter()
+    (encoded,) = codec.encode([picture])
+    middle, after = time.perf_counter(), peak()
+    codec.decode([encoded])
+    end = time.perf_counter()
+    million = encoded.height * encoded.width / 1e6
+    print(f"{given.codec}, {encoded.width} x {encoded.height}, one thread, {before:.0f} MB before")
+    print(f"encode  {million / (middle - begin):.2f} MPix/s, peak {after:.0f} MB")
+    print(f"decode  {million / (end - middle):.2f} MPix/s, peak {peak():.0f} MB")
+
+    (encoded,) = codec.encode([sized(1)])
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        codec.decode([encoded])
+    events = seen.key_averages()
+    total = sum(event.self_cpu_time_total for event in events)
+    for event in sorted(events, key=lambda event: -event.self_cpu_time_total)[:8]:
+        print(f"{100 * event.self_cpu_time_total / total:5.1f} %  {event.key}")
+    million = encoded.height * encoded.width / 1e6
+    needed = multiplications(codec, encoded) * 1e6
+    seconds = fastest(lambda: codec.decode([encoded]), 3) / million
+    print(f"{needed / 1e9:.1f} G multiplications and {seconds:.2f} s a MPix")
+    for kind in (torch.float32, torch.bfloat16):
+        speed = multiplied(kind)
+        print(f"{kind}: {speed / 1e9:.0f} G a second, so {needed / speed:.2f} s a MPix at the very least")
+
+
+if __name__ == "__main__":
+    main()

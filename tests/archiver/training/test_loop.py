@@ -10,6 +10,7 @@ import torch
 
 from archiver.codecs.layered_networks import Enhancer, Shape
 from archiver.codecs.networks import load_network
+from archiver.training import context_fit
 from archiver.training.layered import LayeredCrops, LayeredTask
 from archiver.training.loop import CHECKPOINT, Run, train
 from archiver.training.perceptual import Weights
@@ -25,7 +26,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
+def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(context_fit, "FIT_STEPS", 5)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

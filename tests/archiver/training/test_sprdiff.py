@@ -12,7 +12,7 @@ from archiver.codecs.autoencoder import load_autoencoder
 from archiver.codecs.latent_codec import load_coder
 from archiver.codecs.sprdiff_networks import Sprdiff, averages_and_details
 from archiver.codecs.sprdiff_shape import Shape
-from archiver.training import sprdiff_fit
+from archiver.training import context_fit, sprdiff_fit
 from archiver.training.gan import GanCrops
 from archiver.training.loop import Run, Schedule, train
 from archiver.training.perceptual import Weights
@@ -38,7 +38,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(sprdiff_fit, "FIT_STEPS", 5)
+    monkeypatch.setattr(context_fit, "FIT_STEPS", 5)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -14,7 +14,7 @@ from archiver.codecs.sprdiff import SprdiffCodec, in_tiles, load_sprdiff
 from archiver.codecs.sprdiff_denoiser import Denoiser, signal_and_noise
 from archiver.codecs.sprdiff_foundation import Dino, KlLatents, LowRank, published_names
 from archiver.codecs.sprdiff_shape import FOUNDATION, Shape
-from archiver.training import sprdiff_fit
+from archiver.training import context_fit, sprdiff_fit
 from archiver.training.gan import GanCrops
 from archiver.training.loop import Schedule, train
 from archiver.training.perceptual import Weights
@@ -54,7 +54,7 @@ RECIPE = Recipe(
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(sprdiff_fit, "FIT_STEPS", 3)
+    monkeypatch.setattr(context_fit, "FIT_STEPS", 3)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

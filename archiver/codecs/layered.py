@@ -44,7 +44,6 @@ from archiver.codecs.layered_networks import (
     DRAWN_REACH,
     ENCODER_REACH,
     SCALES,
-    THOUGHT_REACH,
     Enhancer,
     Shape,
     band,
@@ -68,8 +67,7 @@ SPEED = 4
 # Matrices that coarsen high frequencies, and much sharpness, please eyes that see the base; the enhancer is better off
 # without: LPIPS .005 lower at equal bytes, six photographs.
 SETTINGS = MappingProxyType({"enable-qm": "0", "sharpness": "4"})
-# Cells a side that are made at once, at 1/8 and at full size: about 0.6 GB.
-THOUGHT_TILE, DRAWN_TILE = 112, 64
+TILE = 64  # cells a side that are seen and drawn at once: about 0.4 GB
 LONG = 255  # byte 0 of a bitstream whose length of side bytes takes three more
 
 
@@ -172,7 +170,7 @@ class LayeredCodec:
         levels = torch.from_numpy(whole_hwc).permute(2, 0, 1)
         h, w = height // CELL, width // CELL
         symbols_chw = np.empty((self.enhancer.shape.side, h, w), dtype=np.int8)
-        for tile in tiles(h, w, DRAWN_TILE, ENCODER_REACH):
+        for tile in tiles(h, w, TILE, ENCODER_REACH):
             pixels = self._floats(tile.cut(levels, CELL).permute(1, 2, 0).numpy())
             seen = enlarged(tile.cut(small, CELL // self.scale), self.scale)
             y = tile.inner(self.enhancer.observer(pixels, seen, told), 1)[0]
@@ -195,18 +193,20 @@ class LayeredCodec:
             raise ValueError(f"{len(side_bytes)} side bytes for a network that knows of none")
         quarter, full = (torch.from_numpy(values).to(self.device) for values in noise(base, height, width))
 
-        @lru_cache(maxsize=1)  # a small picture is one tile, of thinking and of drawing
+        @lru_cache(maxsize=1)  # a small picture is one tile, which is begun once
         def begun(tile: Tile) -> Tensor:
             grain = normal(tile.cut(quarter, CELL // 4))[None, None]
             return self.enhancer.begun(tile.cut(small, CELL // self.scale), self.scale, told, grain)
 
         size = (1, self.enhancer.shape.coarse, 2 * h, 2 * w)
         coarse = torch.empty(size, device=self.device, memory_format=torch.channels_last)
-        for tile in tiles(h, w, THOUGHT_TILE, THOUGHT_REACH):
-            part = self.enhancer.thought(begun(tile), None if side is None else tile.cut(side, 1), told)
-            coarse[..., tile.pixel_rows(2), tile.pixel_columns(2)] = tile.inner(part, 2)
+        places = tiles(h, w, TILE, DRAWN_REACH)
+        for tile in places:
+            lowered = self.enhancer.lowered(begun(tile))
+            coarse[..., tile.pixel_rows(2), tile.pixel_columns(2)] = tile.inner(lowered, 2)
+        coarse = self.enhancer.thought(coarse, side, told)
         made = np.empty((height, width, 3), dtype=np.uint8)
-        for tile in tiles(h, w, DRAWN_TILE, DRAWN_REACH):
+        for tile in places:
             seen = tile.cut(small, CELL // self.scale)
             grain = normal(tile.cut(full, CELL))[None, None]
             drawn = self.enhancer.drawn(begun(tile), tile.cut(coarse, 2), seen, self.scale, told, grain)

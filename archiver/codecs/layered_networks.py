@@ -20,7 +20,8 @@ from archiver.codecs.latent_model import Integers
 SCALES = (2, 4, 8)
 CELL = 16  # pixels: of side symbols; pictures are padded to whole cells
 # How far networks see beyond what they make, in cells of CELL, at the depth of the shipped weights.
-ENCODER_REACH, THOUGHT_REACH, DRAWN_REACH = 7, 17, 3
+ENCODER_REACH, DRAWN_REACH = 7, 3
+ROWS = 64  # of 8 or 16 pixels, that a block is given at once
 SLICES, CONTEXT_WIDTH = 3, 48  # of the entropy model of side symbols
 BANDS = 4  # of quality, 16 steps each: side symbols of a scale and a band share their statistics
 
@@ -58,12 +59,26 @@ class Block(nn.Module):
         return out
 
 
+def in_rows(block: nn.Module, x_bchw: Tensor, condition: Tensor) -> Tensor:
+    """What a block makes, of ROWS rows at a time and one around them: large pictures take less memory."""
+    height = x_bchw.shape[2]
+    if height <= ROWS:
+        whole: Tensor = block(x_bchw, condition)
+        return whole
+    made = torch.empty_like(x_bchw)
+    for top in range(0, height, ROWS):
+        first, end = max(0, top - 1), min(height, top + ROWS + 1)
+        part = block(x_bchw[:, :, first:end], condition)
+        made[:, :, top : top + ROWS] = part[:, :, top - first : top - first + ROWS]
+    return made
+
+
 def _condition(told: int) -> nn.Module:
     return nn.Sequential(nn.Linear(3, told), nn.SiLU(), nn.Linear(told, told), nn.SiLU())
 
 
 class Deep(nn.Module):
-    """The level at 1/16: features at 1/8 and side symbols -> what is added to those features."""
+    """The level at 1/16: features at 1/8 and side symbols -> those features with what it adds to them."""
 
     def __init__(self, shape: Shape, condition: int) -> None:
         super().__init__()
@@ -79,8 +94,10 @@ class Deep(nn.Module):
         if self.side is not None:
             x = x + self.side(side)
         for block in self.blocks:
-            x = block(x, condition)
-        return F.pixel_shuffle(self.up(x), 2)
+            x = in_rows(block, x, condition)
+        rows = zip(torch.split(x, ROWS, 2), torch.split(coarse, 2 * ROWS, 2), strict=True)
+        parts = [known + F.pixel_shuffle(self.up(part), 2) for part, known in rows]
+        return torch.cat(parts, 2) if len(parts) > 1 else parts[0]
 
 
 class Enhancer(nn.Module):
@@ -127,7 +144,7 @@ class Enhancer(nn.Module):
         """`small` (B, 3, H/scale, W/scale) in [-1, 1]; `side` (B, side, H/16, W/16), whole numbers; `told` (B, 3), see
         `conditions`; noise (B, 1, …)."""
         x = self.begun(small, scale, told, noise_hw)
-        return self.drawn(x, self.thought(x, side, told), small, scale, told, noise_HW)
+        return self.drawn(x, self.thought(self.lowered(x), side, told), small, scale, told, noise_HW)
 
     def begun(self, small: Tensor, scale: int, told: Tensor, noise_hw: Tensor) -> Tensor:
         """Features at 1/4."""
@@ -140,14 +157,18 @@ class Enhancer(nn.Module):
             features = block(features, condition)
         return features
 
-    def thought(self, x: Tensor, side: Tensor | None, told: Tensor) -> Tensor:
-        """Features at 1/8, of those at 1/4; with `begun` it sees THOUGHT_REACH cells around."""
-        condition = self.condition(told)
+    def lowered(self, x: Tensor) -> Tensor:
+        """Features at 1/8 that `thought` begins with; with `begun` it sees DRAWN_REACH cells around."""
         coarse: Tensor = self.down(x)
+        return coarse
+
+    def thought(self, coarse: Tensor, side: Tensor | None, told: Tensor) -> Tensor:
+        """Features at 1/8, which see all of the picture that so many blocks reach; made in rows to save memory."""
+        condition = self.condition(told)
         for number, block in enumerate(self.inside):
             if self.deep is not None and 2 * number == len(self.inside):
-                coarse = coarse + self.deep(coarse, side, condition)
-            coarse = block(coarse, condition)
+                coarse = self.deep(coarse, side, condition)
+            coarse = in_rows(block, coarse, condition)
         return coarse
 
     def drawn(

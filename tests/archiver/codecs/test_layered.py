@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from archiver.codecs import layered, load_codec
+from archiver.codecs import layered, layered_networks, load_codec
 from archiver.codecs.av1 import decode_still, wrap
 from archiver.codecs.drawing import noise, normal
 from archiver.codecs.latent_codec import pack_planes, unpack_planes
@@ -109,23 +109,19 @@ def test_tiles_join_without_a_seam(codec: LayeredCodec, monkeypatch: pytest.Monk
     pixels_hwc = photo(200, 260)
     encoded = encode_one(codec, pixels_hwc)
     drawn, symbols_chw = decode_one(codec, encoded), codec.observed(pixels_hwc)
-    monkeypatch.setattr(layered, "THOUGHT_TILE", 5)
-    monkeypatch.setattr(layered, "DRAWN_TILE", 4)
+    monkeypatch.setattr(layered, "TILE", 4)
+    monkeypatch.setattr(layered_networks, "ROWS", 5)
     assert apart(drawn, decode_one(codec, encoded)) <= 1
     # Sums of floats, before rounding, are not the same to the last bit.
     assert np.mean(codec.observed(pixels_hwc) != symbols_chw) < 0.002
 
 
-@pytest.mark.parametrize("reach", ["THOUGHT_REACH", "DRAWN_REACH"])
-def test_a_smaller_margin_would_show(
-    codec: LayeredCodec, monkeypatch: pytest.MonkeyPatch, reach: str
-) -> None:
+def test_a_smaller_margin_would_show(codec: LayeredCodec, monkeypatch: pytest.MonkeyPatch) -> None:
     """Margins are no larger than they must be, by much: the network does look that far."""
     encoded = encode_one(codec, photo(200, 260))
     drawn = decode_one(codec, encoded)
-    monkeypatch.setattr(layered, "THOUGHT_TILE", 5)
-    monkeypatch.setattr(layered, "DRAWN_TILE", 4)
-    monkeypatch.setattr(layered, reach, 1)
+    monkeypatch.setattr(layered, "TILE", 4)
+    monkeypatch.setattr(layered, "DRAWN_REACH", 1)
     assert apart(drawn, decode_one(codec, encoded)) > 1
 
 

@@ -11,10 +11,12 @@ from archiver.codecs.layered_networks import (
     CELL,
     DRAWN_REACH,
     ENCODER_REACH,
+    ROWS,
     SCALES,
-    THOUGHT_REACH,
+    Block,
     Enhancer,
     Shape,
+    in_rows,
 )
 from archiver.training.layered import LayeredTask, LayeredWeights, grow
 from archiver.training.perceptual import Weights
@@ -56,6 +58,14 @@ def test_side_symbols_change_what_is_drawn_near_them_alone() -> None:
     near = float(apart[:16, :16].max())
     assert near > 1e-5
     assert float(apart[-4:, -4:].max()) < near / 1000
+
+
+@torch.no_grad()
+def test_a_block_makes_the_same_of_rows_as_of_all() -> None:
+    torch.manual_seed(0)
+    block, x, condition = Block(8, 4), torch.randn(1, 8, 2 * ROWS + 3, 5), torch.randn(1, 4)
+    torch.nn.init.normal_(block.told.weight)
+    assert torch.allclose(in_rows(block, x, condition), block(x, condition), atol=1e-5)
 
 
 def test_only_blocks_may_be_missing() -> None:
@@ -127,19 +137,13 @@ def test_the_network_that_ships_sees_no_further_than_tiles_do(thin: Enhancer, sc
     def begun(small: Tensor) -> Tensor:
         return thin.begun(small, scale, told, planes(small.shape[-1] // step, 4))
 
-    cells = 2 * THOUGHT_REACH + 3
-    symbols = planes(cells, 1, 3)
-    thought = reach(lambda small: thin.thought(begun(small), symbols, told), planes(cells, step, 3), step)
-    assert THOUGHT_REACH - 2 <= thought <= THOUGHT_REACH
-    small = planes(cells, step, 3)
-    assert reach(lambda symbols: thin.thought(begun(small), symbols, told), symbols, 1) <= THOUGHT_REACH
-
     cells = 2 * ENCODER_REACH + 3
     small, coarse, full = planes(cells, step, 3), planes(cells, 2, 4), planes(cells, CELL)
 
     def drawn(small: Tensor, coarse: Tensor) -> Tensor:
         return thin.drawn(begun(small), coarse, small, scale, told, full)
 
+    assert reach(lambda small: thin.lowered(begun(small)), small.clone(), step) <= DRAWN_REACH
     assert reach(lambda small: drawn(small, coarse), small.clone(), step) <= DRAWN_REACH
     assert reach(lambda coarse: drawn(small.detach(), coarse), coarse, 2) <= DRAWN_REACH
 

@@ -34,7 +34,7 @@ def shipped_weights() -> Mapping[str, Path]:
 
 
 def named_weights(name: str) -> Path:
-    """The newest file of a name, "layered" for layered-1.safetensors, or the one of a name with its number.
+    """The newest file of a name, "layered" for layered-3.safetensors, or the one of a name with its number.
 
     ValueError where none comes with the program.
     """

@@ -22,7 +22,7 @@ def bent(x: Tensor) -> Tensor:
 
 
 def joined(*parts: Tensor) -> Tensor:
-    """Concatenated by channels, laid out with channels last where the first part is."""
+    """(B, C, H, W) each, of one size -> concatenated by channels; channels last, where those of several are."""
     return torch.cat([_channels_last(part) if part.shape[1] == 1 else part for part in parts], 1)
 
 

@@ -78,7 +78,7 @@ def _condition(told: int) -> nn.Module:
 
 
 class Deep(nn.Module):
-    """The level at 1/16: features at 1/8 and side symbols -> those features with what it adds to them."""
+    """The level at 1/16: features at 1/8 (B, coarse, 2 h, 2 w), side symbols (B, side, h, w) -> features, added to."""
 
     def __init__(self, shape: Shape, condition: int) -> None:
         super().__init__()
@@ -107,6 +107,8 @@ class Enhancer(nn.Module):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
+        if shape.side and not shape.deep_blocks:
+            raise ValueError(f"{shape.side} planes of side symbols and no level at 1/16 to read them")
         self.shape = shape
         fine, coarse, told = shape.fine, shape.coarse, self.CONDITION
         self.condition = _condition(told)
@@ -141,13 +143,15 @@ class Enhancer(nn.Module):
         noise_hw: Tensor,
         noise_HW: Tensor,
     ) -> Tensor:
-        """`small` (B, 3, H/scale, W/scale) in [-1, 1]; `side` (B, side, H/16, W/16), whole numbers; `told` (B, 3), see
-        `conditions`; noise (B, 1, …)."""
+        """`small` (B, 3, H/scale, W/scale) in [-1, 1]; `side` (B, side, H/16, W/16), whole numbers from -15 to 15.
+
+        `told` (B, 3), see `conditions`; `noise_hw` (B, 1, H/4, W/4) and `noise_HW` (B, 1, H, W) of unit variance.
+        """
         x = self.begun(small, scale, told, noise_hw)
         return self.drawn(x, self.thought(self.lowered(x), side, told), small, scale, told, noise_HW)
 
     def begun(self, small: Tensor, scale: int, told: Tensor, noise_hw: Tensor) -> Tensor:
-        """Features at 1/4."""
+        """Features at 1/4: (B, fine, H/4, W/4)."""
         condition = self.condition(told)
         x = F.pixel_unshuffle(small, 2) if scale == 2 else small
         if scale == 8:
@@ -240,9 +244,9 @@ _FORESEEN = (0.64, 0.15, 0.2, 0.33, 0.24)
 
 
 def measures(lost: Tensor) -> Tensor:
-    """What is in cells of (B, 3, H, W): the logarithm of luma's strength, how it changes over octaves and directions.
+    """What is in cells of pixels: the logarithm of luma's strength, and how it changes over octaves and directions.
 
-    (B, MEASURES, H/16, W/16), of about zero mean and deviation 1.5.
+    (B, 3, H, W) in [-2, 2] -> (B, MEASURES, H/16, W/16), of about zero mean and deviation 1.5.
     """
     red, green, blue = lost.unbind(1)
     luma = (0.299 * red + 0.587 * green + 0.114 * blue)[:, None]

@@ -262,7 +262,12 @@ def start(
         )
     for name in recipe.parts:
         if name not in found:
-            found[name] = named_weights(name)
+            try:
+                found[name] = named_weights(name)
+            except ValueError as error:
+                raise ValueError(
+                    f"recipe {recipe.name} builds on {name}: --part {name}=FILE ({error})"
+                ) from None
     torch.manual_seed(1)  # of the first weights
     photos = list_photos(source)
     ranks, device = join_ranks(device)

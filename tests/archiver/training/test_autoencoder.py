@@ -1,6 +1,6 @@
 """The shared autoencoder: its two trainings, and tiles that equal the whole."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +69,9 @@ def test_parts_are_named_and_known(tmp_path: Path) -> None:
     source = locate(str(write_photographs(tmp_path)))
     with pytest.raises(ValueError, match="builds on nothing, not on layered"):
         start(FIRST, source, tmp_path / "1", torch.device("cpu"), parts={"layered": tmp_path / "x"})
+    absent = replace(SECOND, parts=("layered-1",))
+    with pytest.raises(ValueError, match="builds on layered-1: --part layered-1=FILE"):
+        start(absent, source, tmp_path / "2", torch.device("cpu"))
 
 
 def test_tiles_equal_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -66,6 +67,11 @@ def test_a_block_makes_the_same_of_rows_as_of_all() -> None:
     block, x, condition = Block(8, 4), torch.randn(1, 8, 2 * ROWS + 3, 5), torch.randn(1, 4)
     torch.nn.init.normal_(block.told.weight)
     assert torch.allclose(in_rows(block, x, condition), block(x, condition), atol=1e-5)
+
+
+def test_symbols_that_nothing_reads_are_refused() -> None:
+    with pytest.raises(ValueError, match="no level at 1/16"):
+        Enhancer(replace(SIDED, deep_blocks=0))
 
 
 def test_only_blocks_may_be_missing() -> None:

@@ -3,10 +3,13 @@
 Training need not know of whole numbers: they are finer than what it could tell.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from archiver.codecs.label_maps import TOTAL
 
@@ -63,9 +66,27 @@ class ContextModel(nn.Module):
             mean, scale = (said.unflatten(0, (PHASES, batch)) * mine).sum(0).split(self.size, 1)
             means.append(mean)
             scales.append(scale)
-        index = torch.cat(scales, 1)
-        index = index + (index.clamp(0, SCALES - 1) - index).detach()
-        return torch.cat(means, 1), index
+        bounded: Tensor = _Bounded.apply(torch.cat(scales, 1))  # type: ignore[no-untyped-call]
+        return torch.cat(means, 1), bounded
+
+
+class _Bounded(torch.autograd.Function):
+    """Scale indices -> the nearest in 0 … SCALES - 1; the slope is 1, but 0 where it would lead farther out.
+
+    With a slope everywhere, planes of zeros drove their index down for ever, and with it the layers before: these grew
+    until 16 bits no longer held them.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        return index.clamp(0, SCALES - 1)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
+        (index,) = ctx.saved_tensors
+        outwards = ((index < 0) & (slope > 0)) | ((index > SCALES - 1) & (slope < 0))
+        return slope.masked_fill(outwards, 0)
 
 
 def _bent(x: Tensor) -> Tensor:

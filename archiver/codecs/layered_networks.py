@@ -60,17 +60,19 @@ class Block(nn.Module):
 
 
 def in_rows(block: nn.Module, x_bchw: Tensor, condition: Tensor) -> Tensor:
-    """What a block makes, of ROWS rows at a time and one around them: large pictures take less memory."""
+    """What a block makes; where nothing learns, in place and of ROWS rows at a time, to save memory."""
     height = x_bchw.shape[2]
-    if height <= ROWS:
+    if height <= ROWS or torch.is_grad_enabled():
         whole: Tensor = block(x_bchw, condition)
         return whole
-    made = torch.empty_like(x_bchw)
+    above: list[Tensor] = []  # the row before, as it was
     for top in range(0, height, ROWS):
-        first, end = max(0, top - 1), min(height, top + ROWS + 1)
-        part = block(x_bchw[:, :, first:end], condition)
-        made[:, :, top : top + ROWS] = part[:, :, top - first : top - first + ROWS]
-    return made
+        end = min(height, top + ROWS)
+        seen = torch.cat((*above, x_bchw[:, :, top : end + 1]), 2)
+        made, first = block(seen, condition), len(above)
+        above = [x_bchw[:, :, end - 1 : end].clone()]
+        x_bchw[:, :, top:end] = made[:, :, first : first + end - top]
+    return x_bchw
 
 
 def _condition(told: int) -> nn.Module:
@@ -95,9 +97,11 @@ class Deep(nn.Module):
             x = x + self.side(side)
         for block in self.blocks:
             x = in_rows(block, x, condition)
-        rows = zip(torch.split(x, ROWS, 2), torch.split(coarse, 2 * ROWS, 2), strict=True)
-        parts = [known + F.pixel_shuffle(self.up(part), 2) for part, known in rows]
-        return torch.cat(parts, 2) if len(parts) > 1 else parts[0]
+        if torch.is_grad_enabled():
+            return coarse + F.pixel_shuffle(self.up(x), 2)
+        for part, known in zip(torch.split(x, ROWS, 2), torch.split(coarse, 2 * ROWS, 2), strict=True):
+            known += F.pixel_shuffle(self.up(part), 2)
+        return coarse
 
 
 class Enhancer(nn.Module):
@@ -167,7 +171,7 @@ class Enhancer(nn.Module):
         return coarse
 
     def thought(self, coarse: Tensor, side: Tensor | None, told: Tensor) -> Tensor:
-        """Features at 1/8, which see all of the picture that so many blocks reach; made in rows to save memory."""
+        """Features at 1/8, which see all of the picture that so many blocks reach; in place, where nothing learns."""
         condition = self.condition(told)
         for number, block in enumerate(self.inside):
             if self.deep is not None and 2 * number == len(self.inside):

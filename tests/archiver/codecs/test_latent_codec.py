@@ -141,3 +141,20 @@ def test_bits_of_a_sure_symbol_fall_towards_none() -> None:
     assert float(bits_of(zero + 3, zero, zero)) > 10
     wide = torch.tensor([SCALES - 1.0])
     assert 4 < float(bits_of(zero, zero, wide)) < 6
+
+
+def test_scale_indices_beyond_the_table_are_led_back_and_never_farther() -> None:
+    """Symbols that are always 0 drove them down for ever, until layers before outgrew their 16 bits."""
+    for beyond, outwards, back in ((-5.0, 0, 1), (SCALES + 5.0, LARGEST, 0)):
+        model = ContextModel(*SIZES)
+        for layer in model.say:
+            torch.nn.init.constant_(layer.get_parameter("bias")[2:], beyond)
+        slopes = []
+        for symbol in (outwards, back):
+            values = torch.full((1, SIZES[0], 4, 4), float(symbol))
+            model.zero_grad()
+            bits_of(values, *model(values, torch.tensor([0]))).mean().backward()  # type: ignore[no-untyped-call]
+            found = [layer.get_parameter("bias").grad for layer in model.say]
+            slopes.append([float(slope[2:].abs().max()) for slope in found if slope is not None])
+        assert max(slopes[0]) == 0
+        assert min(slopes[1]) > 0

@@ -61,12 +61,24 @@ def test_side_symbols_change_what_is_drawn_near_them_alone() -> None:
     assert float(apart[-4:, -4:].max()) < near / 1000
 
 
+@pytest.mark.parametrize("height", [ROWS + 1, 2 * ROWS + 3])
 @torch.no_grad()
-def test_a_block_makes_the_same_of_rows_as_of_all() -> None:
+def test_a_block_makes_the_same_of_rows_as_of_all(height: int) -> None:
     torch.manual_seed(0)
-    block, x, condition = Block(8, 4), torch.randn(1, 8, 2 * ROWS + 3, 5), torch.randn(1, 4)
+    block, x, condition = Block(8, 4), torch.randn(1, 8, height, 5), torch.randn(1, 4)
     torch.nn.init.normal_(block.told.weight)
-    assert torch.allclose(in_rows(block, x, condition), block(x, condition), atol=1e-5)
+    expected = block(x, condition)
+    made = in_rows(block, x, condition)
+    assert torch.allclose(made, expected, atol=1e-5)
+    assert made is x
+
+
+def test_a_block_that_learns_changes_nothing_in_place() -> None:
+    block, x, condition = Block(8, 4), torch.randn(1, 8, ROWS + 1, 5), torch.randn(1, 4)
+    before = x.clone()
+    in_rows(block, x, condition).sum().backward()
+    assert torch.equal(x, before)
+    assert block.narrow.weight.grad is not None
 
 
 def test_symbols_that_nothing_reads_are_refused() -> None:

@@ -26,15 +26,15 @@ PERCO_WEIGHTS = "a1ec670347bedeccd25a433812912e1f53c6a8a3729f0798921acc1dbae85f8
 AUTOENCODER_WEIGHTS = "fbc6b1451eea7e4ac2902349442b61002d6191a138083e310458073f3bd4c0b5"
 AUTOENCODER_MSE_WEIGHTS = "e5b1ffc24f9c8cb24aaef6a52da2f944c8c487a2cbea336997f02a8ef72d2506"
 GAN_WEIGHTS = "59c1a3e65b3d9723276d672802d5ef194fc3ff1861cd083a0b247cc94946d947"
-LAYERED_WEIGHTS = "aabb4f9b8319427a05918d915547492eb548acfa26dc7816590b9c8bdec21892"
+LAYERED_WEIGHTS = "ac0160ed507dadaa2b54927c88484c21045eec8d22c8fca1f659d648c657c383"
 
 
-def _layered(scale: int, quality: int, dead_zone: int = 0) -> CodecSpec:
+def _layered(scale: int, quality: int, step: int) -> CodecSpec:
     params: dict[str, Param] = {
         "scale": scale,
         "quality": quality,
         "chroma": "4:2:0",
-        "dead_zone": dead_zone,
+        "step": step,
     }
     return CodecSpec("layered", 1, params, (LAYERED_WEIGHTS,))
 
@@ -118,19 +118,19 @@ PRESETS: tuple[Preset, ...] = (
     ),
     Preset(
         "layered-0.012",
-        _layered(scale=4, quality=1, dead_zone=18),
+        _layered(scale=4, quality=1, step=140),
         bpp=0.012,
         summary="a tiny base, redrawn: layout and colours are true, surfaces are invented",
     ),
     Preset(
         "layered-0.03",
-        _layered(scale=2, quality=5),
+        _layered(scale=2, quality=4, step=90),
         bpp=0.03,
         summary="sharp where avif-0.03 is a blur; fine texture and small letters are invented",
     ),
     Preset(
         "layered-0.06",
-        _layered(scale=2, quality=21),
+        _layered(scale=2, quality=21, step=82),
         bpp=0.06,
         summary="objects are true, their texture is redrawn",
     ),

@@ -14,11 +14,12 @@ from pipelines.codec import Pixels
 # Legend of suffixes: B batch; H, W pixels; h, w cells of 4x4 pixels; s small pixels.
 
 CALM = 32  # pixels: over squares of so many a side, colours are those of the small picture
+GRID = 16  # pixels: all strides of `gan` and `layered` divide it
 
 
 def bent(x: Tensor) -> Tensor:
-    """The networks' non-linearity: a leaky ReLU, half as costly on CPUs as SiLU."""
-    return F.leaky_relu(x, 0.2)
+    """The networks' non-linearity, in place: a leaky ReLU, half as costly on CPUs as SiLU."""
+    return F.leaky_relu_(x, 0.2)
 
 
 def joined(*parts: Tensor) -> Tensor:
@@ -41,20 +42,45 @@ def enlarged(small: Tensor, factor: int) -> Tensor:
 
 
 def true_to_base(made_hwc: Pixels, small: Image.Image, scale: int) -> Pixels:
-    """The picture, in place, with the base's own colours in the mean of each CALM x CALM pixels: networks drift."""
-    return true_to(made_hwc, np.asarray(small.reduce(CALM // scale)).astype(np.float32), CALM)
+    """The picture, of whole cells, in place: with the base's own colours in the mean of each CALM x CALM pixels, and
+    without what all its cells repeat and the base's do not. Networks drift, and leave grids.
+    """
+    height, width = made_hwc.shape[:2]
+    shown = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
+    cells = height * width // GRID**2
+    # What few cells have in common is chance.
+    grid = (_repeated(made_hwc) - _repeated(shown)) * (cells / (cells + 64))
+    colours = np.asarray(small.reduce(CALM // scale)).astype(np.float32)
+    return true_to(made_hwc, colours, CALM, grid.astype(np.float32))
 
 
-def true_to(made_hwc: Pixels, colours: NDArray[np.float32], side: int) -> Pixels:
-    """The picture, in place, with the given mean colours in its squares of side x side pixels, blended between them."""
+def _repeated(pixels_hwc: Pixels) -> NDArray[np.float64]:
+    """(GRID, GRID, 3): what all cells have in common, around 0."""
+    height, width = pixels_hwc.shape[:2]
+    mean = pixels_hwc.reshape(height // GRID, GRID, width // GRID, GRID, 3).mean((0, 2))
+    around: NDArray[np.float64] = mean - mean.mean((0, 1))
+    return around
+
+
+def true_to(
+    made_hwc: Pixels, colours: NDArray[np.float32], side: int, grid: NDArray[np.float32] | None = None
+) -> Pixels:
+    """The picture, in place, with the given mean colours in its squares of side x side pixels, blended between them.
+
+    `grid` (GRID, GRID, 3) is taken off each cell, where it is given.
+    """
     height, width = made_hwc.shape[:2]
     drift = np.asarray(Image.fromarray(made_hwc).reduce(side)).astype(np.float32) - colours
     squares = (0, 0, width / side, height / side)  # the last row and column of them may not be whole
     for channel in range(3):
         plane = Image.fromarray(np.ascontiguousarray(drift[..., channel]))
         smooth = np.asarray(plane.resize((width, height), Image.Resampling.BILINEAR, box=squares))
-        corrected = np.rint(made_hwc[..., channel] - smooth)
-        made_hwc[..., channel] = np.clip(corrected, 0, 255).astype(np.uint8)
+        corrected = np.ascontiguousarray(made_hwc[..., channel] - smooth)
+        if grid is not None:
+            cells = corrected.reshape(height // GRID, GRID, width // GRID, GRID)
+            cells -= grid[None, :, None, :, channel]
+        np.rint(corrected, out=corrected)
+        made_hwc[..., channel] = np.clip(corrected, 0, 255, out=corrected)
     return made_hwc
 
 

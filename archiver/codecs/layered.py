@@ -1,8 +1,8 @@
 """The `layered` codec: an AV1 still at reduced size, and a network that draws what it leaves out.
 
     pixels ->[pad, 1/scale, Lanczos]-> small pixels ->[AV1]-> base
-    pixels, base ->[observer, 1/16]-> y ->[round]-> side symbols ->[entropy model, range coder]-> side bitstream
-    base ->[AV1]-> small pixels; small pixels, side symbols ->[enhancer]-> pixels
+    pixels, base ->[observer, 1/16]-> y ->[/ step, round]-> side symbols ->[entropy model, range coder]-> side bitstream
+    base ->[AV1]-> small pixels; small pixels, side symbols * step ->[enhancer]-> pixels
 
 The base is a bitstream of archiver/codecs/av1.py: without the network's weights it still decodes, with any AV1
 decoder, to the small picture. Side symbols tell the enhancer what the base does not show: what a surface was like. The
@@ -17,7 +17,7 @@ The bitstream, all of it:
     the rest    the base, see av1.py
 
 Parameters of the spec: scale (2, 4 or 8) and chroma as for `avif`; quality (libavif's), which the networks are told;
-dead_zone, hundredths by which side symbols are rounded more towards zero: fewer side bits.
+step, in hundredths: a larger one makes side symbols coarser and fewer side bits.
 The padding (edges repeated, to whole cells of 16x16) makes `scale` exact. Noise comes from Philox keyed by a hash of
 the base: the same on every machine, whichever rows are restored.
 """
@@ -60,7 +60,7 @@ from pipelines.images import MAX_PIXELS
 
 NAME = "layered"
 VERSION = 1
-PARAMS = ("scale", "quality", "chroma", "dead_zone")
+PARAMS = ("scale", "quality", "chroma", "step")
 # aom's own scale from 0 (slow) to 10. Against 6, 4 takes five times as long and saves 8 % of the bytes at equal error;
 # 2 takes three times as long again, for 3 %.
 SPEED = 4
@@ -68,7 +68,7 @@ SPEED = 4
 # lower by .002 to .003 at equal bytes, with sharpness 4 by up to as much again (four and six photographs), though the
 # enhancer of that day had learned from bases with matrices.
 SETTINGS = MappingProxyType({"enable-qm": "0", "sharpness": "4"})
-TILE = 64  # cells a side that are seen and drawn at once: about 0.4 GB
+TILE = 48  # cells a side that are seen and drawn at once: about 0.25 GB
 LONG = 255  # byte 0 of a bitstream whose length of side bytes takes three more
 
 
@@ -113,7 +113,7 @@ class LayeredCodec:
     scale: int
     quality: int
     chroma: Literal["4:2:0", "4:4:4"]
-    dead_zone: float
+    step: float
     enhancer: Enhancer
     coder: LatentCoder | None  # of side symbols, where the network has any
     device: torch.device
@@ -175,7 +175,7 @@ class LayeredCodec:
             pixels = self._floats(tile.cut(levels, CELL).permute(1, 2, 0).numpy())
             seen = enlarged(tile.cut(small, CELL // self.scale), self.scale)
             y = tile.inner(self.enhancer.observer(pixels, seen, told), 1)[0]
-            rounded = y.sign() * (y.abs() + 0.5 - self.dead_zone).clamp(0, LARGEST).floor()
+            rounded = (y / self.step).round().clamp(-LARGEST, LARGEST)
             symbols_chw[:, tile.rows, tile.columns] = rounded.cpu().numpy()
         return symbols_chw
 
@@ -189,7 +189,7 @@ class LayeredCodec:
         side = None
         if self.coder is not None:
             symbols = unpack_planes(self.coder, side_bytes, h, w, self._band)
-            side = torch.from_numpy(symbols)[None].float().to(self.device)
+            side = torch.from_numpy(symbols)[None].float().to(self.device) * self.step
         elif side_bytes:
             raise ValueError(f"{len(side_bytes)} side bytes for a network that knows of none")
         quarter, full = (torch.from_numpy(values).to(self.device) for values in noise(base, height, width))
@@ -212,6 +212,8 @@ class LayeredCodec:
             grain = normal(tile.cut(full, CELL))[None, None]
             drawn = self.enhancer.drawn(begun(tile), tile.cut(coarse, 2), seen, self.scale, told, grain)
             made[tile.pixel_rows(CELL), tile.pixel_columns(CELL)] = levels_of(tile.inner(drawn, CELL))
+        del coarse  # so much memory is best gone before more is taken
+        begun.cache_clear()
         made = true_to_base(made, shown.convert("RGB"), self.scale)[: encoded.height, : encoded.width]
         if shown.mode == "L":
             made = np.repeat(made.mean(axis=2, keepdims=True).round().astype(np.uint8), 3, axis=2)
@@ -228,15 +230,15 @@ def load_layered(spec: CodecSpec, weights: Mapping[str, Path], device: str) -> L
     """The codec of a spec; one that this program does not know is refused."""
     check_spec(spec, NAME, VERSION)
     params = dict(spec.params)
-    scale, quality, chroma, dead_zone = (params.pop(name, None) for name in PARAMS)
+    scale, quality, chroma, step = (params.pop(name, None) for name in PARAMS)
     if params:
         raise ValueError(f"codec {NAME} with parameters {sorted(params)}, expected {', '.join(PARAMS)}")
     if type(scale) is not int or scale not in SCALES:
         raise ValueError(f"scale {scale!r}, expected one of {SCALES}")
     if type(quality) is not int or not 0 <= quality <= 99:
         raise ValueError(f"quality {quality!r}, expected 0 to 99")
-    if type(dead_zone) is not int or not 0 <= dead_zone <= 50:
-        raise ValueError(f"dead zone {dead_zone!r}, expected 0 to 50")
+    if type(step) is not int or not 10 <= step <= 1000:
+        raise ValueError(f"step {step!r}, expected 10 to 1000")
     if chroma != "4:2:0" and chroma != "4:4:4":
         raise ValueError(f"chroma {chroma!r}, expected 4:2:0 or 4:4:4")
     (file,) = weight_files(spec, weights, 1)
@@ -244,7 +246,7 @@ def load_layered(spec: CodecSpec, weights: Mapping[str, Path], device: str) -> L
     enhancer = load_enhancer(file, place)
     coder = None if enhancer.entropy is None else load_coder(enhancer.entropy)
     known: Literal["4:2:0", "4:4:4"] = "4:2:0" if chroma == "4:2:0" else "4:4:4"
-    return LayeredCodec(spec, scale, quality, known, dead_zone / 100, enhancer, coder, place)
+    return LayeredCodec(spec, scale, quality, known, step / 100, enhancer, coder, place)
 
 
 def load_enhancer(file: Path, device: torch.device) -> Enhancer:

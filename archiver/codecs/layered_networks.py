@@ -188,10 +188,12 @@ class Enhancer(nn.Module):
         for block in self.after:
             x = block(x, condition)
         x = bent(F.pixel_shuffle(self.double1(x), 2))
-        x = bent(self.at_half(joined(x, enlarged(small, scale // 2))))
+        x = joined(x, enlarged(small, scale // 2))  # apart: what was joined is let go before the next layer
+        x = bent(self.at_half(x))
         x = bent(F.pixel_shuffle(self.double2(x), 2))
         base = enlarged(small, scale)
-        x = bent(self.at_full(joined(x, base, noise_HW)))
+        x = joined(x, base, noise_HW)
+        x = bent(self.at_full(x))
         out: Tensor = base + self.out(x).float()
         return out
 

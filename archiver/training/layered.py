@@ -34,8 +34,11 @@ from manifests.storage import connect
 from pipelines.codec import Pixels
 
 FIT_PHOTOS = 160
-# Scale -> lowest and highest quality that is trained: around those of the presets.
-QUALITIES = {2: (2, 32), 4: (0, 36), 8: (8, 48)}
+# Scale -> lowest and highest quality that is trained: around those of the presets. With 0 to 36 for scale 4 the lowest
+# preset was starved.
+QUALITIES = {2: (2, 26), 4: (0, 14), 8: (8, 48)}
+# How the presets round side symbols, by `band`; networks are trained with steps of 1.
+STEPS = {band(4, 0): 1.4, band(2, 0): 0.9, band(2, 16): 0.82}
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class LayeredWeights:
 
     grid: float = 0.0  # of what all cells of a batch have wrong at the same place in them
     # Of the side bits of a pixel, in the end, by the base's scale: as much as bits of the base are worth there.
-    bits: tuple[tuple[int, float], ...] = ((2, 5.0), (4, 9.0), (8, 9.0))
+    bits: tuple[tuple[int, float], ...] = ((2, 3.5), (4, 7.0), (8, 7.0))
     # Until this step side bits are free, and until the next their price rises: priced from the beginning, symbols fell
     # silent within 300 steps, before the enhancer had learned to listen.
     bits_from: int = 500
@@ -220,7 +223,10 @@ def fitted(run: Run) -> Enhancer:
         for scale, (lowest, highest) in QUALITIES.items():
             quality = int(rng.integers(lowest, highest + 1))
             spec = CodecSpec(NAME, VERSION, {})
-            codec = LayeredCodec(spec, scale, quality, "4:2:0", 0, enhancer, None, run.device)
-            planes.append((codec.observed(pixels_hwc), band(scale, quality)))
+            rate = band(scale, quality)
+            codec = LayeredCodec(
+                spec, scale, quality, "4:2:0", STEPS.get(rate, 1.0), enhancer, None, run.device
+            )
+            planes.append((codec.observed(pixels_hwc), rate))
     enhancer.entropy.freeze(fit_context(averaged.context, planes, run.device))
     return enhancer

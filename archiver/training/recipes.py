@@ -81,6 +81,8 @@ def _perco_sd(rate: str) -> Recipe:
 _DEEPER = Shape(coarse_blocks=16)
 _SIDED = replace(_DEEPER, deep_blocks=6, side=6)
 _TEXTURES = Weights(l1=0.1, dists=2.5, dists_from=0, dists_count=3, critic=0.02, critic_from=500)
+# On whole pictures DISTS compares statistics of large areas: small windows punish texture that is not in its place.
+_LARGER = replace(_TEXTURES, dists=3.0, dists_side=160, dists_count=2)
 _PAPER = GanShape(width=60, blocks=9, paper=1)
 
 RECIPES: tuple[Recipe, ...] = (
@@ -111,13 +113,11 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe(
         "layered",
-        task=lambda parts: LayeredTask(
-            _SIDED, _TEXTURES, LayeredWeights(grid=20.0), begin=parts["layered-2"]
-        ),
-        crops=LayeredCrops(192, scales=((2, 0.55), (4, 0.45))),
+        task=lambda parts: LayeredTask(_SIDED, _LARGER, LayeredWeights(grid=25.0), begin=parts["layered-2"]),
+        crops=LayeredCrops(192, scales=((2, 0.6), (4, 0.4))),
         crop=192,
         batch=4,
-        schedule=Schedule(steps=4_800, cool_down=2_600, rate=5e-4),
+        schedule=Schedule(steps=11_000, cool_down=5_000, rate=5e-4),
         shape=asdict(_SIDED),
         network=layered_fitted,
         parts=("layered-2",),

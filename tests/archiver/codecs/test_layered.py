@@ -9,7 +9,7 @@ from PIL import Image
 
 from archiver.codecs import layered, layered_networks, load_codec
 from archiver.codecs.av1 import decode_still, wrap
-from archiver.codecs.drawing import noise, normal
+from archiver.codecs.drawing import noise, normal, true_to_base
 from archiver.codecs.latent_codec import pack_planes, unpack_planes
 from archiver.codecs.layered import LayeredCodec, join, split
 from archiver.codecs.layered_networks import band
@@ -84,6 +84,20 @@ def test_side_bytes_come_back_as_the_symbols_that_were_seen(codec: LayeredCodec)
     assert np.array_equal(found, symbols_chw)
 
 
+def test_a_larger_step_makes_fewer_side_bytes_of_the_same_size(codec: LayeredCodec) -> None:
+    pixels_hwc = photo(200, 260)
+    coarser = replace(codec, step=2 * codec.step)
+    (side, base), (less, same) = (split(encode_one(c, pixels_hwc).bitstream) for c in (codec, coarser))
+    assert same == base
+    assert len(less) < len(side)
+    told, meant = (c.observed(pixels_hwc) * c.step for c in (codec, coarser))
+    assert np.abs(told - meant).max() <= 1.5 * codec.step + 1e-4
+    for wrong in (0, 9, 1001, 1.5, "1"):
+        params = {**codec.spec.params, "step": wrong}
+        with pytest.raises(ValueError, match="step"):
+            load_codec(replace(codec.spec, params=params), shipped_weights(), "cpu")
+
+
 def test_side_symbols_bring_the_picture_nearer(codec: LayeredCodec) -> None:
     """Against the same base with symbols that are all zero, by LPIPS."""
     assert codec.coder is not None
@@ -123,6 +137,24 @@ def test_a_smaller_margin_would_show(codec: LayeredCodec, monkeypatch: pytest.Mo
     monkeypatch.setattr(layered, "TILE", 4)
     monkeypatch.setattr(layered, "DRAWN_REACH", 1)
     assert apart(drawn, decode_one(codec, encoded)) > 1
+
+
+def test_what_all_cells_repeat_is_taken_off() -> None:
+    rng = np.random.default_rng(0)
+    small = Image.fromarray(rng.integers(60, 190, (128, 192, 3), dtype=np.uint8))
+    shown = np.array(small.resize((384, 256), Image.Resampling.BICUBIC))
+    grid = np.zeros((256, 384, 1), dtype=np.uint8)
+    grid[::4, ::4] = 24
+    before = float(np.abs(_cells(grid + 0 * shown)).max())
+    drawn = true_to_base(shown + grid, small, 2)
+    left = float(np.abs(_cells(drawn.astype(float) - shown)).max())
+    assert before > 20
+    assert left < before / 5
+
+
+def _cells(x: np.ndarray) -> np.ndarray:
+    mean = x.reshape(x.shape[0] // 16, 16, x.shape[1] // 16, 16, 3).mean((0, 2))
+    return np.asarray(mean - mean.mean((0, 1)))
 
 
 def test_grey_stays_grey(codec: LayeredCodec) -> None:

@@ -76,7 +76,7 @@ def test_a_block_makes_the_same_of_rows_as_of_all(height: int) -> None:
 def test_a_block_that_learns_changes_nothing_in_place() -> None:
     block, x, condition = Block(8, 4), torch.randn(1, 8, ROWS + 1, 5), torch.randn(1, 4)
     before = x.clone()
-    in_rows(block, x, condition).sum().backward()
+    in_rows(block, x, condition).sum().backward()  # type: ignore[no-untyped-call]
     assert torch.equal(x, before)
     assert block.narrow.weight.grad is not None
 

@@ -14,7 +14,8 @@ from pipelines.codec import Pixels
 # Legend of suffixes: B batch; H, W pixels; h, w cells of 4x4 pixels; s small pixels.
 
 CALM = 32  # pixels: over squares of so many a side, colours are those of the small picture
-GRID = 16  # pixels: all strides of `gan` and `layered` divide it
+GRID = 16  # pixels a side of a cell: all strides of `gan` and `layered` divide it
+CHANCE = 64  # cells: what so many have in common counts half, since some of it is chance
 
 
 def bent(x: Tensor) -> Tensor:
@@ -42,20 +43,21 @@ def enlarged(small: Tensor, factor: int) -> Tensor:
 
 
 def true_to_base(made_hwc: Pixels, small: Image.Image, scale: int) -> Pixels:
-    """The picture, of whole cells, in place: with the base's own colours in the mean of each CALM x CALM pixels, and
-    without what all its cells repeat and the base's do not. Networks drift, and leave grids.
+    """The picture, of whole cells, in place: networks drift, and leave grids.
+
+    With the base's own colours in the mean of each CALM x CALM pixels, and without what all cells of GRID x GRID pixels
+    repeat and the base's do not.
     """
     height, width = made_hwc.shape[:2]
     shown = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
     cells = height * width // GRID**2
-    # What few cells have in common is chance.
-    grid = (_repeated(made_hwc) - _repeated(shown)) * (cells / (cells + 64))
+    grid = (_repeated(made_hwc) - _repeated(shown)) * (cells / (cells + CHANCE))
     colours = np.asarray(small.reduce(CALM // scale)).astype(np.float32)
     return true_to(made_hwc, colours, CALM, grid.astype(np.float32))
 
 
 def _repeated(pixels_hwc: Pixels) -> NDArray[np.float64]:
-    """(GRID, GRID, 3): what all cells have in common, around 0."""
+    """(GRID, GRID, 3) in levels: what all cells have in common, around 0; sums of whole numbers, exact in any order."""
     height, width = pixels_hwc.shape[:2]
     mean = pixels_hwc.reshape(height // GRID, GRID, width // GRID, GRID, 3).mean((0, 2))
     around: NDArray[np.float64] = mean - mean.mean((0, 1))

@@ -80,7 +80,10 @@ def _condition(told: int) -> nn.Module:
 
 
 class Deep(nn.Module):
-    """The level at 1/16: features at 1/8 (B, coarse, 2 h, 2 w), side symbols (B, side, h, w) -> features, added to."""
+    """The level at 1/16: features at 1/8 (B, coarse, 2 h, 2 w), side symbols (B, side, h, w) -> features, added to.
+
+    Where nothing learns, in place.
+    """
 
     def __init__(self, shape: Shape, condition: int) -> None:
         super().__init__()
@@ -174,7 +177,7 @@ class Enhancer(nn.Module):
         """Features at 1/8, which see all of the picture that so many blocks reach; in place, where nothing learns."""
         condition = self.condition(told)
         for number, block in enumerate(self.inside):
-            if self.deep is not None and 2 * number == len(self.inside):
+            if self.deep is not None and number == len(self.inside) // 2:
                 coarse = self.deep(coarse, side, condition)
             coarse = in_rows(block, coarse, condition)
         return coarse

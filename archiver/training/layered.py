@@ -22,6 +22,7 @@ from archiver.codecs.layered_networks import (
     band,
     conditions,
 )
+from archiver.presets import PRESETS
 from archiver.training.context_fit import Plane, fit_context
 from archiver.training.loop import Run
 from archiver.training.losses import repeated
@@ -34,11 +35,8 @@ from manifests.storage import connect
 from pipelines.codec import Pixels
 
 FIT_PHOTOS = 160
-# Scale -> lowest and highest quality that is trained: around those of the presets. With 0 to 36 for scale 4 the lowest
-# preset was starved.
+# Scale -> lowest and highest quality that is trained: around those of the presets.
 QUALITIES = {2: (2, 26), 4: (0, 14), 8: (8, 48)}
-# How the presets round side symbols, by `band`; networks are trained with steps of 1.
-STEPS = {band(4, 0): 1.4, band(2, 0): 0.9, band(2, 16): 0.82}
 
 
 @dataclass(frozen=True)
@@ -207,6 +205,12 @@ def grow(enhancer: Enhancer, smaller: Enhancer) -> None:
             enhancer.get_parameter(name).zero_()
 
 
+def _steps() -> dict[int, float]:
+    """How the presets round side symbols, by `band`; networks are trained with steps of 1."""
+    params = [preset.spec.params for preset in PRESETS if preset.spec.name == NAME]
+    return {band(int(p["scale"]), int(p["quality"])): int(p["step"]) / 100 for p in params}
+
+
 def fitted(run: Run) -> Enhancer:
     """The averaged networks with an entropy model that suits their symbols of whole photographs, in whole numbers."""
     averaged = run.averaged()
@@ -215,6 +219,7 @@ def fitted(run: Run) -> Enhancer:
     if enhancer.entropy is None or averaged.context is None:
         return enhancer
     rng, store = np.random.default_rng(0), connect(run.feed.source)
+    steps = _steps()
     planes: list[Plane] = []
     for photo in run.feed.photos[:: max(1, len(run.feed.photos) // FIT_PHOTOS)]:
         pixels_hwc = read_photo(store, photo)
@@ -225,7 +230,7 @@ def fitted(run: Run) -> Enhancer:
             spec = CodecSpec(NAME, VERSION, {})
             rate = band(scale, quality)
             codec = LayeredCodec(
-                spec, scale, quality, "4:2:0", STEPS.get(rate, 1.0), enhancer, None, run.device
+                spec, scale, quality, "4:2:0", steps.get(rate, 1.0), enhancer, None, run.device
             )
             planes.append((codec.observed(pixels_hwc), rate))
     enhancer.entropy.freeze(fit_context(averaged.context, planes, run.device))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-PERIOD = 16  # pixels: all strides of `gan` and `layered` divide it
+from archiver.codecs.drawing import GRID
 
 
 def hinge_critic(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
@@ -78,9 +78,9 @@ class PixelCritic(nn.Module):
 
 
 def repeated(difference: Tensor) -> Tensor:
-    """Mean amplitude of the pattern that (B, 3, H, W) repeats in all its cells of PERIOD x PERIOD pixels."""
+    """Mean amplitude of the pattern that (B, 3, H, W) repeats in all its cells of GRID x GRID pixels."""
     batch, colours, height, width = difference.shape
-    cells = difference.float().reshape(batch, colours, height // PERIOD, PERIOD, width // PERIOD, PERIOD)
+    cells = difference.float().reshape(batch, colours, height // GRID, GRID, width // GRID, GRID)
     pattern = cells.mean((0, 2, 4))
     amplitude: Tensor = (pattern - pattern.mean((1, 2), keepdim=True)).abs().mean()
     return amplitude

@@ -3,10 +3,9 @@
     python -m tests.measure.layered_speed PICTURE [--codec PRESET] [--megapixels N]
 
 The picture is enlarged to so many megapixels, 3:2. Memory is the peak of a process that only encodes, and of one that
-only decodes. The profile is
-of decoding: the share of each kind of operation; beside it the multiplications that convolutions need for a megapixel,
-and how long this machine takes for as many of them in one large product of matrices in fp32 and in bf16: no
-implementation of these layers in that precision is faster.
+only decodes. The profile is of decoding: the share of each kind of operation; beside it the multiplications that
+convolutions need for a megapixel, and how long this machine takes for as many of them in one large product of matrices
+in fp32 and in bf16: no implementation of these layers in that precision is faster.
 """
 
 import argparse
@@ -89,7 +88,6 @@ def sized(file: Path, megapixels: float) -> Picture:
 def encoding(preset: str, file: Path, megapixels: float) -> tuple[float, float, EncodedImage]:
     """Seconds, peak of memory, what was encoded."""
     codec, picture = loaded(preset), sized(file, megapixels)
-    codec.encode([sized(file, 0.4)])
     begin = time.perf_counter()
     (encoded,) = codec.encode([picture])
     return time.perf_counter() - begin, peak(), encoded

@@ -49,9 +49,10 @@ def test_an_enhancer_that_has_grown_draws_as_before_and_learns() -> None:
         assert bool(slope.any())
 
 
-def test_side_symbols_change_what_is_drawn_near_them_alone() -> None:
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+def test_side_symbols_change_what_is_drawn_near_them_alone(blocks: int) -> None:
     torch.manual_seed(0)
-    enhancer = Enhancer(SIDED)
+    enhancer = Enhancer(replace(SIDED, coarse_blocks=blocks))
     nothing = torch.zeros(1, 3, 4, 4)
     one = nothing.clone()
     one[0, 1, 0, 0] = 3

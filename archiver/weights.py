@@ -18,7 +18,7 @@ from archiver.presets import Preset
 
 # Each file has a model card of the same name beside it.
 SHIPPED: dict[str, str] = {
-    "ac0160ed507dadaa2b54927c88484c21045eec8d22c8fca1f659d648c657c383": "layered-4.safetensors",
+    "940242349f44836bc1214798be8579b00078f7f78441d99686c50ba1d26e9675": "layered-5.safetensors",
     "59c1a3e65b3d9723276d672802d5ef194fc3ff1861cd083a0b247cc94946d947": "gan-2.safetensors",
     "e1977c05755a12d9b02036de9ef7a2e7ba752923c9f3991b59ca2532ed9ebb7a": "sprdiff-tiny-2.safetensors",
     "a1ec670347bedeccd25a433812912e1f53c6a8a3729f0798921acc1dbae85f8d": "perco-tiny-1.safetensors",
@@ -34,7 +34,7 @@ def shipped_weights() -> Mapping[str, Path]:
 
 
 def named_weights(name: str) -> Path:
-    """The newest file of a name, "layered" for layered-4.safetensors, or the one of a name with its number.
+    """The newest file of a name, "layered" for layered-5.safetensors, or the one of a name with its number.
 
     ValueError where none comes with the program.
     """

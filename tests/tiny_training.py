@@ -26,7 +26,7 @@ TINY = Recipe(
     "tiny",
     task=lambda _: LayeredTask(
         Shape(**SHAPE),
-        Weights(dists_from=1, critic_from=2, dists_side=32, dists_count=1),
+        Weights(dists_from=1, critic_from=2, dists_side=32, dists_count=1, mosaic=1.0),
         LayeredWeights(grid=1.0, bits_from=1, bits_whole=4),
     ),
     crops=LayeredCrops(64, scales=((2, 0.5), (4, 0.5))),

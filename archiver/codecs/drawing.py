@@ -15,7 +15,8 @@ from pipelines.codec import Pixels
 
 CALM = 32  # pixels: over squares of so many a side, colours are those of the small picture
 GRID = 16  # pixels a side of a cell: all strides of `gan` and `layered` divide it
-CHANCE = 64  # cells: what so many have in common counts half, since some of it is chance
+AREA = 4  # cells a side of an area
+CHANCE = 16  # cells: what so many have in common counts half, since some of it is chance
 
 
 def bent(x: Tensor) -> Tensor:
@@ -45,31 +46,52 @@ def enlarged(small: Tensor, factor: int) -> Tensor:
 def true_to_base(made_hwc: Pixels, small: Image.Image, scale: int) -> Pixels:
     """The picture, of whole cells, in place: networks drift, and leave grids.
 
-    With the base's own colours in the mean of each CALM x CALM pixels, and without what all cells of GRID x GRID pixels
-    repeat and the base's do not.
+    With the base's own colours in the mean of each CALM x CALM pixels, and without what the cells of GRID x GRID pixels
+    around repeat and the base's do not.
     """
     height, width = made_hwc.shape[:2]
     shown = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
-    cells = height * width // GRID**2
-    grid = (_repeated(made_hwc) - _repeated(shown)) * (cells / (cells + CHANCE))
     colours = np.asarray(small.reduce(CALM // scale)).astype(np.float32)
-    return true_to(made_hwc, colours, CALM, grid.astype(np.float32))
+    return true_to(made_hwc, colours, CALM, _grids(made_hwc, shown))
 
 
-def _repeated(pixels_hwc: Pixels) -> NDArray[np.float64]:
-    """(GRID, GRID, 3) in levels: what all cells have in common, around 0; sums of whole numbers, exact in any order."""
-    height, width = pixels_hwc.shape[:2]
-    mean = pixels_hwc.reshape(height // GRID, GRID, width // GRID, GRID, 3).mean((0, 2))
-    around: NDArray[np.float64] = mean - mean.mean((0, 1))
-    return around
+def _grids(made_hwc: Pixels, shown_hwc: Pixels) -> NDArray[np.float32]:
+    """(areas, GRID, areas, GRID, 3) in levels, around 0: what the cells of an area and of those around it repeat.
+
+    Sums are of whole numbers, exact in any order.
+    """
+    height, width = made_hwc.shape[:2]
+    first = np.arange(0, width // GRID, AREA)
+    sums = []
+    for top in range(0, height, AREA * GRID):
+        rows = slice(top, top + AREA * GRID)
+        apart = made_hwc[rows].astype(np.int16) - shown_hwc[rows]
+        cells = apart.reshape(-1, GRID, width // GRID, GRID, 3).sum(0, dtype=np.int32)
+        sums.append(np.add.reduceat(cells, first, axis=1))
+    repeated = _with_neighbours(_with_neighbours(np.stack(sums), 0), 2)
+    down, across = (
+        _with_neighbours(np.diff(np.append(np.arange(0, side, AREA), side)), 0)
+        for side in (height // GRID, width // GRID)
+    )
+    cells = (down[:, None] * across)[:, None, :, None, None]
+    around = repeated - repeated.mean((1, 3), keepdims=True)
+    return np.asarray(around / (cells + CHANCE), dtype=np.float32)
+
+
+def _with_neighbours(values: NDArray[np.integer], axis: int) -> NDArray[np.integer]:
+    """Each one's sum with the one before and the one after it."""
+    padded = np.pad(values, [(int(axis == other),) * 2 for other in range(values.ndim)])
+    count = values.shape[axis]
+    neighbours = [padded.take(range(shift, shift + count), axis) for shift in range(3)]
+    return np.asarray(np.add.reduce(neighbours))
 
 
 def true_to(
-    made_hwc: Pixels, colours: NDArray[np.float32], side: int, grid: NDArray[np.float32] | None = None
+    made_hwc: Pixels, colours: NDArray[np.float32], side: int, grids: NDArray[np.float32] | None = None
 ) -> Pixels:
     """The picture, in place, with the given mean colours in its squares of side x side pixels, blended between them.
 
-    `grid` (GRID, GRID, 3) is taken off each cell, where it is given.
+    `grids` (areas, GRID, areas, GRID, 3) are taken off the cells, where they are given.
     """
     height, width = made_hwc.shape[:2]
     drift = np.asarray(Image.fromarray(made_hwc).reduce(side)).astype(np.float32) - colours
@@ -78,9 +100,10 @@ def true_to(
         plane = Image.fromarray(np.ascontiguousarray(drift[..., channel]))
         smooth = np.asarray(plane.resize((width, height), Image.Resampling.BILINEAR, box=squares))
         corrected = np.ascontiguousarray(made_hwc[..., channel] - smooth)
-        if grid is not None:
-            cells = corrected.reshape(height // GRID, GRID, width // GRID, GRID)
-            cells -= grid[None, :, None, :, channel]
+        for place, grid in enumerate([] if grids is None else grids[..., channel]):
+            rows = corrected[place * AREA * GRID :][: AREA * GRID]
+            cells = rows.reshape(-1, GRID, width // GRID, GRID)
+            cells -= grid.repeat(AREA, axis=1)[:, : width // GRID]
         np.rint(corrected, out=corrected)
         made_hwc[..., channel] = np.clip(corrected, 0, 255, out=corrected)
     return made_hwc

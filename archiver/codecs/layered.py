@@ -18,8 +18,9 @@ The bitstream, all of it:
 
 Parameters of the spec: scale (2, 4 or 8) and chroma as for `avif`; quality (libavif's), which the networks are told;
 step, in hundredths: a larger one makes side symbols coarser and fewer side bits.
-The padding (edges repeated, to whole cells of 16x16) makes `scale` exact. Noise comes from Philox keyed by a hash of
-the base: the same on every machine, whichever rows are restored.
+The padding (edges repeated, to whole cells of 16x16) makes `scale` exact. The decoder mirrors base and side symbols
+MARGIN cells beyond the edges, draws that too, and cuts it off. Noise, of that size, comes from Philox keyed by a hash
+of the base: the same on every machine, whichever rows are restored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -69,7 +70,10 @@ SPEED = 4
 # enhancer of that day had learned from bases with matrices.
 SETTINGS = MappingProxyType({"enable-qm": "0", "sharpness": "4"})
 TILE = 48  # cells a side that are seen and drawn at once: about 0.25 GB
+MARGIN = 2  # cells: what decoding mirrors beyond a picture's edges, near which networks draw lines
 LONG = 255  # byte 0 of a bitstream whose length of side bytes takes three more
+
+T = TypeVar("T", bound=np.generic)
 
 
 def padded(pixels_hwc: Pixels) -> Pixels:
@@ -183,12 +187,15 @@ class LayeredCodec:
     def _decoded(self, encoded: EncodedImage) -> Pixels:
         side_bytes, base = split(encoded.bitstream)
         shown = self.base(encoded)
-        small, told = self._floats(np.array(shown.convert("RGB"))), self._told(shown, base)
-        height, width = _padded_size(encoded.height, encoded.width)
+        small_hwc = np.array(shown.convert("RGB"))
+        told = self._told(shown, base)
+        height, width = (length + 2 * MARGIN * CELL for length in _padded_size(encoded.height, encoded.width))
         h, w = height // CELL, width // CELL
+        small = self._floats(_mirrored(small_hwc, MARGIN * CELL // self.scale, (0, 1)))
         side = None
         if self.coder is not None:
-            symbols = unpack_planes(self.coder, side_bytes, h, w, self._band)
+            inner = h - 2 * MARGIN, w - 2 * MARGIN
+            symbols = _mirrored(unpack_planes(self.coder, side_bytes, *inner, self._band), MARGIN, (1, 2))
             side = torch.from_numpy(symbols)[None].float().to(self.device) * self.step
         elif side_bytes:
             raise ValueError(f"{len(side_bytes)} side bytes for a network that knows of none")
@@ -214,10 +221,23 @@ class LayeredCodec:
             made[tile.pixel_rows(CELL), tile.pixel_columns(CELL)] = levels_of(tile.inner(drawn, CELL))
         del coarse  # so much memory is best gone before more is taken
         begun.cache_clear()
-        made = true_to_base(made, shown.convert("RGB"), self.scale)[: encoded.height, : encoded.width]
+        beyond = slice(MARGIN * CELL, -MARGIN * CELL)
+        made = np.ascontiguousarray(made[beyond, beyond])
+        made = true_to_base(made, shown.convert("RGB"), self.scale)
+        for axis, length in enumerate((encoded.height, encoded.width)):
+            if length == 1:  # a line was padded with copies of itself: their mean strays less than one
+                made = made.mean(axis, keepdims=True).round().astype(np.uint8)
+        made = made[: encoded.height, : encoded.width]
         if shown.mode == "L":
             made = np.repeat(made.mean(axis=2, keepdims=True).round().astype(np.uint8), 3, axis=2)
         return np.ascontiguousarray(made)
+
+
+def _mirrored(values: NDArray[T], margin: int, axes: tuple[int, int]) -> NDArray[T]:
+    """With a margin all around along two axes; of values that are fewer, mirrored again and again."""
+    return np.pad(
+        values, [(margin,) * 2 if axis in axes else (0, 0) for axis in range(values.ndim)], "symmetric"
+    )
 
 
 def _padded_size(height: int, width: int) -> tuple[int, int]:

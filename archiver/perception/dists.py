@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from archiver.perception.backbones import backbone_tensors, load_features
 
-_CHANNELS = [3, 64, 128, 256, 512, 512]
+CHANNELS = 3 + 64 + 128 + 256 + 512 + 512
 _EPSILON = 1e-6
 
 
@@ -28,20 +28,27 @@ class DISTS(nn.Module):
         normalised = (x - self.get_buffer("mean")) / self.get_buffer("deviation")
         return [x, *self.features(normalised, pool_l2=True)]
 
+    def moments(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
+        """(5, B, C) from the `taps` of two pictures: means of all features, of their squares and of their products."""
+        found = []
+        for a, b in zip(first, second, strict=True):
+            a, b = a.float(), b.float()
+            found.append(torch.stack([x.mean((2, 3)) for x in (a, b, a * a, b * b, a * b)]))
+        return torch.cat(found, 2)
+
+    def apart(self, moments: Tensor) -> Tensor:
+        """(B,), from the `moments` of two pictures."""
+        mean_a, mean_b, square_a, square_b, product = moments
+        together = product - mean_a * mean_b
+        spread = square_a - mean_a**2 + square_b - mean_b**2
+        structure = (2 * mean_a * mean_b + _EPSILON) / (mean_a**2 + mean_b**2 + _EPSILON)
+        texture = (2 * together + _EPSILON) / (spread + _EPSILON)
+        similarity: Tensor = structure * self.get_buffer("alpha") + texture * self.get_buffer("beta")
+        return 1 - similarity.sum(1)
+
     def distance(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
         """(B,), from the `taps` of two pictures."""
-        similarity = torch.zeros(first[0].shape[0], device=first[0].device)
-        alphas = torch.split(self.get_buffer("alpha"), _CHANNELS)
-        betas = torch.split(self.get_buffer("beta"), _CHANNELS)
-        for a, b, alpha, beta in zip(first, second, alphas, betas, strict=True):
-            a, b = a.float(), b.float()
-            mean_a, mean_b = a.mean((2, 3)), b.mean((2, 3))
-            structure = (2 * mean_a * mean_b + _EPSILON) / (mean_a**2 + mean_b**2 + _EPSILON)
-            spread_a, spread_b = a.var((2, 3), correction=0), b.var((2, 3), correction=0)
-            together = (a * b).mean((2, 3)) - mean_a * mean_b
-            texture = (2 * together + _EPSILON) / (spread_a + spread_b + _EPSILON)
-            similarity = similarity + (structure * alpha).sum(1) + (texture * beta).sum(1)
-        return 1 - similarity
+        return self.apart(self.moments(first, second))
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         return self.distance(self.taps(first), self.taps(second))

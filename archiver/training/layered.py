@@ -77,7 +77,7 @@ class LayeredWeights:
 
     grid: float = 0.0  # of what all cells of a batch have wrong at the same place in them
     # Of the side bits of a pixel, in the end, by the base's scale: as much as bits of the base are worth there.
-    bits: tuple[tuple[int, float], ...] = ((2, 3.5), (4, 7.0), (8, 7.0))
+    bits: tuple[tuple[int, float], ...] = ((2, 6.0), (4, 12.0), (8, 12.0))
     # Until this step side bits are free, and until the next their price rises: priced from the beginning, symbols fell
     # silent within 300 steps, before the enhancer had learned to listen.
     bits_from: int = 500
@@ -110,7 +110,7 @@ class LayeredTask:
         self.generator = Trained(shape)
         if begin is not None:
             grow(self.generator.enhancer, load_enhancer(begin, torch.device("cpu")))
-        self.judges = Judges(weights, beside=3)
+        self.judges = Judges(weights, beside=3, kinds=len(SCALES))
         self.critic = self.judges.critic
 
     def prepared(self, batch: Batch, random: torch.Generator) -> Batch:
@@ -148,7 +148,8 @@ class LayeredTask:
         extra, target = self.extra, batch["target"]
         y = self._observed(self.generator, batch)
         made = self._drawn(self.generator, None if y is None else whole(y), batch)
-        judged = self.judges.generator_loss(made, target, _base(batch), step, random)
+        kind = SCALES.index(target.shape[-1] // batch["small"].shape[-1])
+        judged = self.judges.generator_loss(made, target, _base(batch), step, random, kind=kind)
         loss, terms = judged.loss, dict(judged.terms)
         if extra.grid:
             grid = repeated(made - target)

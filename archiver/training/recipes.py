@@ -82,7 +82,7 @@ _DEEPER = Shape(coarse_blocks=16)
 _SIDED = replace(_DEEPER, deep_blocks=6, side=6)
 _TEXTURES = Weights(l1=0.1, dists=2.5, dists_from=0, dists_count=3, critic=0.02, critic_from=500)
 # On whole pictures DISTS compares statistics of large areas: small windows punish texture that is not in its place.
-_LARGER = replace(_TEXTURES, dists=3.0, dists_side=160, dists_count=2)
+_LARGER = replace(_TEXTURES, lpips=2.5, dists=3.0, dists_side=160, dists_count=2, mosaic=3.0)
 _PAPER = GanShape(width=60, blocks=9, paper=1)
 
 RECIPES: tuple[Recipe, ...] = (

@@ -15,8 +15,8 @@ from pipelines.codec import Pixels
 
 CALM = 32  # pixels: over squares of so many a side, colours are those of the small picture
 GRID = 16  # pixels a side of a cell: all strides of `gan` and `layered` divide it
-AREA = 4  # cells a side of an area
-CHANCE = 16  # cells: what so many have in common counts half, since some of it is chance
+AREA, CHANCE = 4, 16  # cells a side of an area; and how many have half of what they have in common by chance
+EVERYWHERE = 1 << 20  # cells a side: one area
 
 
 def bent(x: Tensor) -> Tensor:
@@ -43,39 +43,39 @@ def enlarged(small: Tensor, factor: int) -> Tensor:
     return F.interpolate(small, scale_factor=factor, mode="bicubic", align_corners=False)
 
 
-def true_to_base(made_hwc: Pixels, small: Image.Image, scale: int) -> Pixels:
+def true_to_base(
+    made_hwc: Pixels, small: Image.Image, scale: int, area: int = AREA, chance: int = CHANCE
+) -> Pixels:
     """The picture, of whole cells, in place: networks drift, and leave grids.
 
     With the base's own colours in the mean of each CALM x CALM pixels, and without what the cells of GRID x GRID pixels
     around repeat and the base's do not.
     """
     height, width = made_hwc.shape[:2]
+    area = min(area, max(height, width) // GRID)
     shown = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
     colours = np.asarray(small.reduce(CALM // scale)).astype(np.float32)
-    return true_to(made_hwc, colours, CALM, _grids(made_hwc, shown))
+    return true_to(made_hwc, colours, CALM, _grids(made_hwc, shown, area, chance), area)
 
 
-def _grids(made_hwc: Pixels, shown_hwc: Pixels) -> NDArray[np.float32]:
+def _grids(made_hwc: Pixels, shown_hwc: Pixels, area: int, chance: int) -> NDArray[np.float32]:
     """(areas, GRID, areas, GRID, 3) in levels, around 0: what the cells of an area and of those around it repeat.
 
     Sums are of whole numbers, exact in any order.
     """
-    height, width = made_hwc.shape[:2]
-    first = np.arange(0, width // GRID, AREA)
-    sums = []
-    for top in range(0, height, AREA * GRID):
-        rows = slice(top, top + AREA * GRID)
-        apart = made_hwc[rows].astype(np.int16) - shown_hwc[rows]
-        cells = apart.reshape(-1, GRID, width // GRID, GRID, 3).sum(0, dtype=np.int32)
-        sums.append(np.add.reduceat(cells, first, axis=1))
-    repeated = _with_neighbours(_with_neighbours(np.stack(sums), 0), 2)
-    down, across = (
-        _with_neighbours(np.diff(np.append(np.arange(0, side, AREA), side)), 0)
-        for side in (height // GRID, width // GRID)
-    )
+    h, w = (side // GRID for side in made_hwc.shape[:2])
+    tops, lefts = np.arange(0, h, area), np.arange(0, w, area)
+    sums = np.zeros((len(tops), GRID, len(lefts), GRID, 3), dtype=np.int32)
+    for row in range(h):
+        lines = slice(row * GRID, row * GRID + GRID)
+        apart = (made_hwc[lines].astype(np.int32) - shown_hwc[lines]).reshape(GRID, w, GRID, 3)
+        sums[row // area] += np.add.reduceat(apart, lefts, axis=1)
+    repeated = _with_neighbours(_with_neighbours(sums, 0), 2)
+    down = _with_neighbours(np.diff(np.append(tops, h)), 0)
+    across = _with_neighbours(np.diff(np.append(lefts, w)), 0)
     cells = (down[:, None] * across)[:, None, :, None, None]
     around = repeated - repeated.mean((1, 3), keepdims=True)
-    return np.asarray(around / (cells + CHANCE), dtype=np.float32)
+    return np.asarray(around / (cells + chance), dtype=np.float32)
 
 
 def _with_neighbours(values: NDArray[np.integer], axis: int) -> NDArray[np.integer]:
@@ -87,11 +87,15 @@ def _with_neighbours(values: NDArray[np.integer], axis: int) -> NDArray[np.integ
 
 
 def true_to(
-    made_hwc: Pixels, colours: NDArray[np.float32], side: int, grids: NDArray[np.float32] | None = None
+    made_hwc: Pixels,
+    colours: NDArray[np.float32],
+    side: int,
+    grids: NDArray[np.float32] | None = None,
+    area: int = AREA,
 ) -> Pixels:
     """The picture, in place, with the given mean colours in its squares of side x side pixels, blended between them.
 
-    `grids` (areas, GRID, areas, GRID, 3) are taken off the cells, where they are given.
+    `grids` (areas, GRID, areas, GRID, 3) are taken off the cells, where given; areas are of `area` cells a side.
     """
     height, width = made_hwc.shape[:2]
     drift = np.asarray(Image.fromarray(made_hwc).reduce(side)).astype(np.float32) - colours
@@ -101,9 +105,9 @@ def true_to(
         smooth = np.asarray(plane.resize((width, height), Image.Resampling.BILINEAR, box=squares))
         corrected = np.ascontiguousarray(made_hwc[..., channel] - smooth)
         for place, grid in enumerate([] if grids is None else grids[..., channel]):
-            rows = corrected[place * AREA * GRID :][: AREA * GRID]
+            rows = corrected[place * area * GRID :][: area * GRID]
             cells = rows.reshape(-1, GRID, width // GRID, GRID)
-            cells -= grid.repeat(AREA, axis=1)[:, : width // GRID]
+            cells -= grid.repeat(area, axis=1)[:, : width // GRID]
         np.rint(corrected, out=corrected)
         made_hwc[..., channel] = np.clip(corrected, 0, 255, out=corrected)
     return made_hwc

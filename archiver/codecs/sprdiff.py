@@ -52,7 +52,7 @@ from torch.nn import functional as F
 
 from archiver.codecs.autoencoder import Autoencoder, decoded_levels, load_autoencoder
 from archiver.codecs.blending import Area, blended
-from archiver.codecs.drawing import noise, normal, true_to_base
+from archiver.codecs.drawing import EVERYWHERE, noise, normal, true_to_base
 from archiver.codecs.latent_codec import LatentCoder, load_coder, pack_planes, unpack_planes
 from archiver.codecs.latent_model import whole
 from archiver.codecs.networks import levels_of, load_network, weight_files
@@ -172,7 +172,7 @@ class SprdiffCodec:
             made = decoded_levels(self.eyes.latents, latents, encoded.bitstream)
         else:
             made = self._shown(self.eyes.latents, latents)
-        made = true_to_base(made, Image.fromarray(levels_of(coarse)), COARSE)
+        made = true_to_base(made, Image.fromarray(levels_of(coarse)), COARSE, EVERYWHERE, chance=64)
         return np.ascontiguousarray(made[: encoded.height, : encoded.width])
 
     def latents_of(self, pixels: Tensor) -> Tensor:

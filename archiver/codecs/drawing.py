@@ -15,8 +15,9 @@ from pipelines.codec import Pixels
 
 CALM = 32  # pixels: over squares of so many a side, colours are those of the small picture
 GRID = 16  # pixels a side of a cell: all strides of `gan` and `layered` divide it
-AREA, CHANCE = 4, 16  # cells a side of an area; and how many have half of what they have in common by chance
-EVERYWHERE = 1 << 20  # cells a side: one area
+AREA = 4  # cells a side of an area, over which with those around it a grid is looked for
+CHANCE = 16  # cells: what so many have in common counts half, since some of it is chance
+EVERYWHERE = 1 << 20  # cells a side: the whole picture is one area
 
 
 def bent(x: Tensor) -> Tensor:
@@ -49,7 +50,8 @@ def true_to_base(
     """The picture, of whole cells, in place: networks drift, and leave grids.
 
     With the base's own colours in the mean of each CALM x CALM pixels, and without what the cells of GRID x GRID pixels
-    around repeat and the base's do not.
+    around repeat and the base's do not: around are those of an area of `area` cells a side and of the areas next to it,
+    and what n of them repeat counts n / (n + chance).
     """
     height, width = made_hwc.shape[:2]
     area = min(area, max(height, width) // GRID)

@@ -172,6 +172,7 @@ class SprdiffCodec:
             made = decoded_levels(self.eyes.latents, latents, encoded.bitstream)
         else:
             made = self._shown(self.eyes.latents, latents)
+        # `layered` looks for grids area by area; what is archived by this codec keeps the pictures that it had.
         made = true_to_base(made, Image.fromarray(levels_of(coarse)), COARSE, EVERYWHERE, chance=64)
         return np.ascontiguousarray(made[: encoded.height, : encoded.width])
 

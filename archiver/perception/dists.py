@@ -29,22 +29,30 @@ class DISTS(nn.Module):
         return [x, *self.features(normalised, pool_l2=True)]
 
     def moments(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
-        """(5, B, C) from the `taps` of two pictures: means of all features, of their squares and of their products."""
+        """(5, B, C) from the `taps` of two pictures: means and variances of all features, and covariances.
+
+        Around the means: as the mean of products less the product of means, features of flat pictures would have
+        covariances, and variances below 0, of rounding alone, far above DISTS's epsilon.
+        """
         found = []
         for a, b in zip(first, second, strict=True):
             a, b = a.float(), b.float()
-            found.append(torch.stack([x.mean((2, 3)) for x in (a, b, a * a, b * b, a * b)]))
+            means = a.mean((2, 3)), b.mean((2, 3))
+            a, b = (x - mean[:, :, None, None] for x, mean in zip((a, b), means, strict=True))
+            found.append(torch.stack([*means, *(x.mean((2, 3)) for x in (a * a, b * b, a * b))]))
         return torch.cat(found, 2)
+
+    def lacks(self, moments: Tensor) -> tuple[Tensor, Tensor]:
+        """What each feature takes off a similarity of 1, (B, C): by its mean, and by its variance and covariance."""
+        mean_a, mean_b, spread_a, spread_b, together = moments
+        structure = (2 * mean_a * mean_b + _EPSILON) / (mean_a**2 + mean_b**2 + _EPSILON)
+        texture = (2 * together + _EPSILON) / (spread_a + spread_b + _EPSILON)
+        return self.get_buffer("alpha") * (1 - structure), self.get_buffer("beta") * (1 - texture)
 
     def apart(self, moments: Tensor) -> Tensor:
         """(B,), from the `moments` of two pictures."""
-        mean_a, mean_b, square_a, square_b, product = moments
-        together = product - mean_a * mean_b
-        spread = square_a - mean_a**2 + square_b - mean_b**2
-        structure = (2 * mean_a * mean_b + _EPSILON) / (mean_a**2 + mean_b**2 + _EPSILON)
-        texture = (2 * together + _EPSILON) / (spread + _EPSILON)
-        similarity: Tensor = structure * self.get_buffer("alpha") + texture * self.get_buffer("beta")
-        return 1 - similarity.sum(1)
+        by_means, by_variances = self.lacks(moments)
+        return (by_means + by_variances).sum(1)
 
     def distance(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
         """(B,), from the `taps` of two pictures."""

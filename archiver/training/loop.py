@@ -187,6 +187,7 @@ class Run:
             if judged is not None:
                 terms |= judged.terms
                 self._descend(1, [judged.loss])
+            self.ranks.average_remembered(critic)
         self._average()
         self.step += 1
         return terms

@@ -1,6 +1,7 @@
 """Several processes, a GPU each, that train one network: `torchrun --nproc-per-node N -m archiver train …`.
 
-Each rank cuts its own crops; gradients are averaged before each step, so all ranks keep the same weights.
+Each rank cuts its own crops; gradients are averaged before each step and what critics remember after it, so all ranks
+keep the same weights and go on from the same checkpoint.
 """
 
 import os
@@ -8,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,19 @@ class Ranks:
         for parameter in parameters:
             if parameter.grad is None:  # this rank's crops did not need it; another's may have
                 parameter.grad = torch.zeros_like(parameter)
-            distributed.all_reduce(parameter.grad)
-            parameter.grad.div_(self.count)
+            self._mean(parameter.grad)
+
+    def average_remembered(self, network: nn.Module) -> None:
+        """The network's buffers of floats, in place, over all ranks; nothing to do for one."""
+        if self.count == 1:
+            return
+        for buffer in network.buffers():
+            if buffer.is_floating_point():
+                self._mean(buffer)
+
+    def _mean(self, values: Tensor) -> None:
+        distributed.all_reduce(values)
+        values.div_(self.count)
 
 
 def join_ranks(device: torch.device) -> tuple[Ranks, torch.device]:

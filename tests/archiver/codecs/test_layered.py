@@ -11,7 +11,7 @@ from archiver.codecs import layered, layered_networks, load_codec
 from archiver.codecs.av1 import decode_still, wrap
 from archiver.codecs.drawing import noise, normal, true_to_base
 from archiver.codecs.latent_codec import pack_planes, unpack_planes
-from archiver.codecs.layered import LayeredCodec, join, split
+from archiver.codecs.layered import LayeredCodec, _mirrored, join, split
 from archiver.codecs.layered_networks import band
 from archiver.evaluation.artefacts import artefacts, exceeded
 from archiver.perception.lpips import LPIPS
@@ -153,7 +153,25 @@ def test_what_cells_repeat_is_taken_off(columns: slice) -> None:
         for x in (shown + grid, drawn)
     )
     assert before > 20
-    assert after < before / 4
+    assert after < before / 5
+
+
+def test_beyond_the_edges_a_picture_is_mirrored_again_and_again() -> None:
+    symbols_chw = np.array([[[1, 2], [3, 4], [5, 6]]], dtype=np.int8)
+    (mirrored,) = _mirrored(symbols_chw, 3, (1, 2))
+    assert mirrored[:, 3].tolist() == [5, 3, 1, 1, 3, 5, 5, 3, 1]
+    assert mirrored[3].tolist() == [2, 2, 1, 1, 2, 2, 1, 1]
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_line_is_the_mean_of_the_copies_that_it_was_padded_with(codec: LayeredCodec, axis: int) -> None:
+    line = photo(1, 97) if axis == 0 else photo(97, 1)
+    encoded = encode_one(codec, line)
+    height, width = max(encoded.height, 16), max(encoded.width, 16)  # padded to the same cells
+    whole = replace(encoded, height=height, width=width)
+    copies = decode_one(codec, whole)
+    assert copies.std(axis).max() > 1
+    assert np.array_equal(decode_one(codec, encoded), copies.mean(axis, keepdims=True).round())
 
 
 def test_what_one_cell_has_stays() -> None:

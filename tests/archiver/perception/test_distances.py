@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -52,6 +53,14 @@ def test_the_distance_is_that_of_the_public_package(name: str, pair: str) -> Non
 def test_a_picture_is_at_distance_nothing_of_itself(name: str) -> None:
     original = PAIRS["soft"]()[0]
     assert distance(name, original, original) == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("level", [0, 1, 90, 255])
+def test_flat_pictures_are_no_further_apart_than_any(level: int) -> None:
+    """Of their features rounding alone varies, which must not count."""
+    flat, other = (np.full((64, 96, 3), value, dtype=np.uint8) for value in (level, 128))
+    assert distance("dists", flat, flat) == pytest.approx(0, abs=1e-5)
+    assert 0 < distance("dists", flat, other) < 1
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -6,7 +6,7 @@ overheads included.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipelines.prices import SMALL_BYTES, Figure, Prices, StorageClass
@@ -17,6 +17,7 @@ NOT_MEASURED = "unknown: not measured"
 NOT_TOLD = "unknown: verify --decode 0.01 measures it, --decode-seconds tells it here"
 Section = Literal["keep originals", "encode", "keep archive", "restore"]
 Period = Literal["once", "month", "year", "image"]
+ONCE = ("specs", "weights", "other")  # kinds of objects of which a larger archive holds no more
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class CostLine:
     period: Period
     note: str
     known: bool = True  # False: the quantity was not measured, and stands as 0
+    grows: bool = True  # False: a larger archive pays no more of it
 
 
 def cost_lines(
@@ -199,11 +201,13 @@ class _Bill:
             yield self.hours("encode", "encode", seconds, machine, "once")
         for objects in self.holdings.archive:
             price = self.class_of(objects).put_1k
-            yield self.requests("encode", f"write {objects.kind}: PUT", objects.count, price, "once")
+            line = self.requests("encode", f"write {objects.kind}: PUT", objects.count, price, "once")
+            yield replace(line, grows=objects.kind not in ONCE)
 
     def keep_archive(self) -> Iterator[CostLine]:
         for objects in self.holdings.archive:
-            yield from self.keep("keep archive", objects, self.class_of(objects))
+            for line in self.keep("keep archive", objects, self.class_of(objects)):
+                yield replace(line, grows=objects.kind not in ONCE)
         if self.holdings.failed.count:
             yield from self.keep("keep archive", self.holdings.failed, self.source)
 

@@ -13,11 +13,21 @@ LEFT_OUT: dict[Section, str] = {"encode": "seconds of encoding", "restore": "sec
 
 @dataclass(frozen=True)
 class Share:
-    """Dollars, all together and for one image and one source byte of it; 0 where there is none."""
+    """Dollars: all together; of it what a larger archive pays no more of; the rest for one image, and for one byte of
+    the originals; 0 where there is none."""
 
     dollars: float
+    fixed: float
     per_image: float
     per_source_byte: float
+
+    def of_images(self, count: float) -> float:
+        """Of so many images like these."""
+        return self.fixed + count * self.per_image
+
+    def of_source_bytes(self, count: float) -> float:
+        """Of so many bytes of originals like these."""
+        return self.fixed + count * self.per_source_byte
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,9 @@ class Verdict:
     break_even_month: (
         int | None
     )  # first month at whose end the archive has cost no more; None: not within the years
+    break_even_images: (
+        int | None
+    )  # so many like these would pay back within the years; None: these do, or none would
     sentence: str
     left_out: tuple[str, ...]  # what was not measured, and so stands as 0 in all these figures
 
@@ -46,9 +59,10 @@ def verdict(lines: Sequence[CostLine], holdings: Holdings, years: float = 5.0) -
     once = _sum(lines, "encode", "once")
     left_out = tuple(dict.fromkeys(LEFT_OUT[line.section] for line in lines if not line.known))
     month = _break_even_month(once, originals - archive, years) if holdings.images else None
+    enough = None if month is not None or not holdings.images else _break_even_images(lines, holdings, years)
 
     def share(section: Section, period: Period) -> Share:
-        return _share(_sum(lines, section, period), holdings)
+        return _share(lines, section, period, holdings)
 
     one = _sum(lines, "restore", "image")
     source_bytes = holdings.source.size_bytes / holdings.source.count if holdings.source.count else 0.0
@@ -57,12 +71,13 @@ def verdict(lines: Sequence[CostLine], holdings: Holdings, years: float = 5.0) -
         keep_originals_month=share("keep originals", "month"),
         encode_once=share("encode", "once"),
         keep_archive_month=share("keep archive", "month"),
-        restore_one=Share(one, one, one / source_bytes if source_bytes else 0.0),
+        restore_one=Share(one, 0.0, one, one / source_bytes if source_bytes else 0.0),
         restore_year=share("restore", "year"),
         originals_dollars=12 * years * originals,
         archive_dollars=once + 12 * years * archive,
         break_even_month=month,
-        sentence=_sentence(holdings, years, once, originals, archive, month, left_out),
+        break_even_images=enough,
+        sentence=_sentence(holdings, years, once, originals, archive, month, enough, left_out),
         left_out=left_out,
     )
 
@@ -76,19 +91,27 @@ def dollars_text(dollars: float) -> str:
     return f"{sign}${size:.{places}f}"
 
 
-def _sum(lines: Sequence[CostLine], section: Section, period: Period) -> float:
-    return math.fsum(line.dollars for line in lines if (line.section, line.period) == (section, period))
+def _sum(
+    lines: Sequence[CostLine], section: Section, period: Period, growing: tuple[bool, ...] = (False, True)
+) -> float:
+    return math.fsum(
+        line.dollars
+        for line in lines
+        if (line.section, line.period) == (section, period) and line.grows in growing
+    )
 
 
-def _monthly(lines: Sequence[CostLine], section: Section) -> float:
-    return _sum(lines, section, "month") + _sum(lines, section, "year") / 12
+def _monthly(lines: Sequence[CostLine], section: Section, growing: tuple[bool, ...] = (False, True)) -> float:
+    return _sum(lines, section, "month", growing) + _sum(lines, section, "year", growing) / 12
 
 
-def _share(dollars: float, holdings: Holdings) -> Share:
+def _share(lines: Sequence[CostLine], section: Section, period: Period, holdings: Holdings) -> Share:
+    fixed, growing = (_sum(lines, section, period, (grows,)) for grows in (False, True))
+
     def part(count: int) -> float:
-        return dollars / count if count else 0.0
+        return growing / count if count else 0.0
 
-    return Share(dollars, part(holdings.images), part(holdings.source.size_bytes))
+    return Share(fixed + growing, fixed, part(holdings.images), part(holdings.source.size_bytes))
 
 
 def _break_even_month(once: float, saved_month: float, years: float) -> int | None:
@@ -98,6 +121,19 @@ def _break_even_month(once: float, saved_month: float, years: float) -> int | No
     return months if months <= 12 * years else None
 
 
+def _break_even_images(lines: Sequence[CostLine], holdings: Holdings, years: float) -> int | None:
+    """How many like these save over the years what is paid once for however many; of an archive that does not pay."""
+
+    def spent(grows: bool) -> float:
+        kept = _monthly(lines, "keep archive", (grows,)) + _monthly(lines, "restore", (grows,))
+        return _sum(lines, "encode", "once", (grows,)) + 12 * years * kept
+
+    saved = 12 * years * _monthly(lines, "keep originals") - spent(grows=True)
+    if saved <= 0:
+        return None
+    return max(holdings.images + 1, math.ceil(spent(grows=False) * holdings.images / saved))
+
+
 def _sentence(
     holdings: Holdings,
     years: float,
@@ -105,6 +141,7 @@ def _sentence(
     originals: float,
     archive: float,
     month: int | None,
+    enough: int | None,
     left_out: Sequence[str],
 ) -> str:
     saved, span = originals - archive, f"within {years:g} years"
@@ -118,9 +155,12 @@ def _sentence(
             f"takes {once / saved / 12:,.1f} years."
         )
     else:
+        ever = ", or ever" if enough is None else ""
         said = (
-            f"Does not pay back {span}, or ever: the archive costs {dollars_text(archive)} a month, "
+            f"Does not pay back {span}{ever}: the archive costs {dollars_text(archive)} a month, "
             f"the originals {dollars_text(originals)}."
         )
+    if enough is not None:
+        said += f" With {enough:,} images like these it would: specs and weights are kept once."
     unmeasured = f"Leaves out what was not measured ({', '.join(left_out)}). " if left_out else ""
     return f"{unmeasured}{said} {CAVEAT}"

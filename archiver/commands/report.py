@@ -75,6 +75,10 @@ def _print_report(found: "Report", prices: "Prices") -> None:
     numbers = ("objects", "bytes", "an image", "bits a pixel")
     print_table([Column(""), *(Column(name, number=True) for name in numbers)], _holdings(found))
     say("", f"{count_text(found.images, 'image')}, {found.ratio:,.1f} : 1 with all that is stored")
+    weights = sum(objects.size_bytes for objects in found.objects if objects.kind == "weights")
+    if weights:
+        rest = found.source_bytes / (found.archive_bytes - weights)
+        say(f"{rest:,.1f} : 1 without the weights, which are stored once for however many images")
     if found.failures:
         left = f"{found.failed_source_bytes:,} bytes of originals that have to stay"
         say(f"{count_text(found.failures, 'failure')}: {left}")
@@ -154,6 +158,6 @@ def _shares(found: "Report") -> Iterator[tuple[Cell, ...]]:
         ("restore, a year", verdict.restore_year),
     )
     for name, share in shares:
-        yield name, *map(dollars_text, (share.dollars, 1e6 * share.per_image, 1e12 * share.per_source_byte))
+        yield name, *map(dollars_text, (share.dollars, share.of_images(1e6), share.of_source_bytes(1e12)))
     for name, dollars in (("originals", verdict.originals_dollars), ("archive", verdict.archive_dollars)):
         yield f"{name}, {verdict.years:g} years", dollars_text(dollars), "", ""

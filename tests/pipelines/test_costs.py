@@ -159,17 +159,49 @@ def test_break_even_is_the_first_month_at_whose_end_the_archive_has_cost_no_more
     assert verdict([replace(once, dollars=5.51), keep], LARGE, years=1).break_even_month == 12
 
 
-def test_an_archive_that_weighs_more_than_its_originals_never_pays() -> None:
-    """Two demo pictures of 300 kB against 9 MB of decoder weights."""
-    holdings = replace(
+def _some(images: int, original: int, weights: int = 9_000_000) -> Holdings:
+    """Each of so many bytes, in 300 bytes and 0.1 s; and decoder weights."""
+    return replace(
         LARGE,
-        images=2,
-        source=Objects.of("originals", [300_000, 300_000]),
-        archive=(Objects.of("parts", [9_000]), Objects.of("weights", [9_000_000])),
+        images=images,
+        source=Objects.of("originals", [original] * images),
+        archive=(Objects("parts", 1, 300 * images), Objects.of("weights", [weights])),
+        encode_seconds={"cpu": 0.1 * images},
     )
-    judged = verdict(cost_lines(holdings, load_prices()), holdings)
+
+
+def test_an_archive_that_weighs_more_than_its_originals_pays_with_more_of_them() -> None:
+    """Two demo pictures of 300 kB against 9 MB of decoder weights, which more pictures would share."""
+    prices, few = load_prices(), _some(2, 300_000)
+    judged = verdict(cost_lines(few, prices), few)
+    enough = judged.break_even_images
     assert judged.break_even_month is None
+    assert enough is not None
+    assert judged.sentence.startswith("Does not pay back within 5 years: ")
+    assert f"With {enough:,} images like these it would" in judged.sentence
+    # The part's own PUT is taken to grow with the images: the true number is a little smaller.
+    fewer, as_many = (_some(round(share * enough), 300_000) for share in (0.9, 1.0))
+    assert verdict(cost_lines(fewer, prices), fewer).break_even_month is None
+    paid = verdict(cost_lines(as_many, prices), as_many)
+    assert paid.break_even_month is not None
+    assert paid.break_even_images is None
+
+
+def test_originals_smaller_than_their_bitstreams_never_pay() -> None:
+    tiny = _some(2, 200)
+    judged = verdict(cost_lines(tiny, load_prices()), tiny)
+    assert (judged.break_even_month, judged.break_even_images) == (None, None)
     assert judged.sentence.startswith("Does not pay back within 5 years, or ever:")
+
+
+def test_weights_do_not_grow_with_the_images() -> None:
+    prices, some = load_prices(), _some(1000, 300_000)
+    kept = verdict(cost_lines(some, prices), some).keep_archive_month
+    weights = 9_000_000 / 2**30 * 0.023
+    assert kept.fixed == pytest.approx(weights)
+    assert kept.dollars == pytest.approx(weights + 300_000 / 2**30 * 0.023)
+    assert kept.of_images(1e6) == pytest.approx(weights + 300_000_000 / 2**30 * 0.023)
+    assert kept.of_source_bytes(3e8) == pytest.approx(kept.dollars)
 
 
 def test_unknown_seconds_are_named_not_guessed() -> None:

@@ -26,15 +26,19 @@ def bent(x: Tensor) -> Tensor:
 
 
 def joined(*parts: Tensor) -> Tensor:
-    """(B, C, H, W) each, of one size -> concatenated by channels; channels last, where those of several are."""
-    return torch.cat([_channels_last(part) if part.shape[1] == 1 else part for part in parts], 1)
+    """(B, C, H, W) each, of one size -> concatenated by channels; channels last, where the first one is."""
+    if parts[0].is_contiguous(memory_format=torch.channels_last):
+        parts = tuple(_channels_last(part) for part in parts)
+    return torch.cat(parts, 1)
 
 
-def _channels_last(plane: Tensor) -> Tensor:
-    # The strides of one channel suit both layouts; `torch.cat` takes the other one then, and convolutions convert it
-    # back: at full size that took as long as the convolution.
-    batch, _, height, width = plane.shape
-    return plane.reshape(batch, height, width, 1).permute(0, 3, 1, 2)
+def _channels_last(part: Tensor) -> Tensor:
+    """Of one part in another layout `torch.cat` makes a whole in that, which convolutions then convert back: at full
+    size that took as long as the convolution."""
+    batch, channels, height, width = part.shape
+    if channels == 1:  # its strides suit both layouts
+        return part.reshape(batch, height, width, 1).permute(0, 3, 1, 2)
+    return part.contiguous(memory_format=torch.channels_last)
 
 
 def enlarged(small: Tensor, factor: int) -> Tensor:

@@ -54,8 +54,12 @@ class Block(nn.Module):
             self.narrow.weight.mul_(0.3)
 
     def forward(self, x_bchw: Tensor, condition: Tensor) -> Tensor:
-        wide = bent(self.widen(x_bchw) + self.told(condition)[:, :, None, None].to(x_bchw.dtype))
-        out: Tensor = x_bchw + self.narrow(bent(self.mix(wide)))
+        told = self.told(condition)
+        if len(told) == 1:  # a part of the bias then: one pass less over the widest features
+            wide = F.conv2d(x_bchw, self.widen.weight, self.widen.bias + told[0])
+        else:
+            wide = self.widen(x_bchw) + told[:, :, None, None].to(x_bchw.dtype)
+        out: Tensor = x_bchw + self.narrow(bent(self.mix(bent(wide))))
         return out
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from archiver.codecs import layered, layered_networks, load_codec
 from archiver.codecs.av1 import decode_still, wrap
-from archiver.codecs.drawing import noise, normal, true_to_base
+from archiver.codecs.drawing import joined, noise, normal, true_to_base
 from archiver.codecs.latent_codec import pack_planes, unpack_planes
 from archiver.codecs.layered import LayeredCodec, _mirrored, join, split
 from archiver.codecs.layered_networks import band
@@ -224,6 +224,14 @@ def test_extreme_pictures_do_not_blow_up(codec: LayeredCodec, kind: str, size: t
     # Of a single row, the base at half size keeps colours no better than that.
     faults = {"blow_up"} if size[0] == 1 else {"colour", "blow_up"}
     assert not faults & set(exceeded(found)), found
+
+
+def test_what_is_joined_keeps_the_layout_of_its_first_part() -> None:
+    features, shown, grain = torch.randn(1, 4, 6, 5), torch.randn(1, 3, 6, 5), torch.randn(1, 1, 6, 5)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        made = joined(features.contiguous(memory_format=layout), shown, grain)
+        assert made.is_contiguous(memory_format=layout)
+        assert torch.equal(made, torch.cat((features, shown, grain), 1))
 
 
 def test_noise_is_the_same_for_ever_and_nearly_normal() -> None:

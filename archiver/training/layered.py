@@ -76,6 +76,8 @@ class LayeredWeights:
     """What counts besides the pictures themselves."""
 
     grid: float = 0.0  # of what all cells of a batch have wrong at the same place in them
+    # Pixels, whole cells, at the edges of a crop that count nothing: what networks draw there the decoder cuts off.
+    margin: int = 0
     # Of the side bits of a pixel, in the end, by the base's scale: as much as bits of the base are worth there.
     bits: tuple[tuple[int, float], ...] = ((2, 6.0), (4, 12.0), (8, 12.0))
     # Until this step side bits are free, and until the next their price rises: priced from the beginning, symbols fell
@@ -147,12 +149,13 @@ class LayeredTask:
     def generator_loss(self, batch: Batch, step: int, random: torch.Generator) -> Step:
         extra, target = self.extra, batch["target"]
         y = self._observed(self.generator, batch)
-        made = self._drawn(self.generator, None if y is None else whole(y), batch)
+        drawn = self._drawn(self.generator, None if y is None else whole(y), batch)
+        made, real, base = (self._inner(x) for x in (drawn, target, _base(batch)))
         kind = SCALES.index(target.shape[-1] // batch["small"].shape[-1])
-        judged = self.judges.generator_loss(made, target, _base(batch), step, random, kind=kind)
+        judged = self.judges.generator_loss(made, real, base, step, random, kind=kind)
         loss, terms = judged.loss, dict(judged.terms)
         if extra.grid:
-            grid = repeated(made - target)
+            grid = repeated(made - real)
             loss = loss + extra.grid * grid
             terms["grid"] = float(grid.detach())
         if y is not None:
@@ -163,6 +166,11 @@ class LayeredTask:
             loss = loss + bpp + price * relaxed
             terms["bpp"] = float(bpp.detach())
         return Step(loss, terms)
+
+    def _inner(self, x: Tensor) -> Tensor:
+        """What counts of a crop (B, C, H, W)."""
+        edge = self.extra.margin
+        return x[..., edge : x.shape[-2] - edge, edge : x.shape[-1] - edge]
 
     def _bits(self, network: Trained, y: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Side bits a pixel: of rounded symbols, which teach the model; with noise for rounding, which teach y."""
@@ -182,8 +190,8 @@ class LayeredTask:
         """Mean distances of a batch that is never trained on."""
         assert isinstance(network, Trained)
         y = self._observed(network, batch)
-        made = self._drawn(network, None if y is None else whole(y), batch)
-        found = self.judges.measured(made.clamp(-1, 1), batch["target"])
+        made = self._drawn(network, None if y is None else whole(y), batch).clamp(-1, 1)
+        found = self.judges.measured(self._inner(made), self._inner(batch["target"]))
         return found if y is None else found | {"bpp": float(self._bits(network, y, batch)[0])}
 
 

@@ -74,6 +74,17 @@ def test_a_block_makes_the_same_of_rows_as_of_all(height: int) -> None:
     assert made is x
 
 
+@torch.no_grad()
+def test_a_block_makes_the_same_of_one_as_of_several() -> None:
+    torch.manual_seed(0)
+    block, x, condition = Block(8, 4), torch.randn(3, 8, 6, 5), torch.randn(3, 4)
+    torch.nn.init.normal_(block.told.weight)
+    together = block(x, condition)
+    for place in range(3):
+        alone = block(x[place : place + 1], condition[place : place + 1])
+        assert torch.allclose(alone, together[place : place + 1], atol=1e-5)
+
+
 def test_a_block_that_learns_changes_nothing_in_place() -> None:
     block, x, condition = Block(8, 4), torch.randn(1, 8, ROWS + 1, 5), torch.randn(1, 4)
     before = x.clone()
@@ -114,6 +125,30 @@ def test_side_bits_are_free_at_first_and_priced_then() -> None:
     free_first, free_then, priced_first, priced_then = slopes
     assert free_first == free_then == priced_first == 0
     assert priced_then > 0
+
+
+@pytest.mark.parametrize("margin", [0, CELL])
+def test_what_is_drawn_in_the_margin_counts_nothing(margin: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    task = LayeredTask(SIDED, Weights(dists_from=0, critic_from=0), LayeredWeights(grid=1.0, margin=margin))
+    random, side = torch.Generator().manual_seed(0), 6 * CELL
+    batch = task.prepared(
+        {
+            "target": torch.rand(1, 3, side, side, generator=random) * 2 - 1,
+            "small": torch.rand(1, 3, side // 2, side // 2, generator=random) * 2 - 1,
+            "told": torch.zeros(1, 3),
+            "band": torch.zeros(1, dtype=torch.long),
+        },
+        random,
+    )
+    made = torch.zeros(1, 3, side, side, requires_grad=True)
+    monkeypatch.setattr(task, "_drawn", lambda *_: made)
+    task.generator_loss(batch, 10, random).loss.backward()  # type: ignore[no-untyped-call]
+    assert made.grad is not None
+    counts = made.grad.abs().amax((0, 1)) > 0
+    inner = slice(margin, side - margin)
+    assert bool(counts[inner, inner].all())
+    assert int(counts.sum()) == (side - 2 * margin) ** 2
 
 
 def test_the_recipe_makes_a_network_as_the_one_that_ships() -> None:

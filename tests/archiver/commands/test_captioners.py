@@ -11,7 +11,18 @@ from tests.photos import CAPTIONS
 
 def test_captions_by_a_model_are_a_column_that_can_be_searched(source: Path, tmp_path: Path) -> None:
     blip, archive = tiny_blip(tmp_path / "blip"), tmp_path / "archive"
-    words = ("--captions", "model", "--captioner", blip, "--caption-tokens", 6, "--caption-batch", 2)
+    words = (
+        "--codec",
+        "avif-0.1",
+        "--captions",
+        "model",
+        "--captioner",
+        blip,
+        "--caption-tokens",
+        6,
+        "--caption-batch",
+        2,
+    )
     assert run("encode", source, archive, *words, "--workers", 0).exit_code == 1  # one photograph is torn
     found = {row["key"]: str(row["caption"]) for row in objects(succeed("ls", archive, "--json"))}
     assert found.keys() == CAPTIONS.keys()
@@ -24,7 +35,7 @@ def test_captions_by_a_model_are_a_column_that_can_be_searched(source: Path, tmp
 
 
 def test_tags_need_no_model_hub(source: Path, tmp_path: Path) -> None:
-    run("encode", source, tmp_path / "archive", "--captions", "tags", "--workers", 0)
+    run("encode", source, tmp_path / "archive", "--codec", "avif-0.1", "--captions", "tags", "--workers", 0)
     rows = objects(succeed("ls", tmp_path / "archive", "--json"))
     assert "cat" in {row["key"]: str(row["caption"]) for row in rows}["animals/cat.jpg"]
 

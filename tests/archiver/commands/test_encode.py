@@ -47,14 +47,14 @@ def test_encode_as_json_is_one_document(source: Path, tmp_path: Path) -> None:
 def test_include_exclude_and_shard_size(source: Path, tmp_path: Path) -> None:
     succeed(
         "encode", source, tmp_path / "archive", "--include", "animals/*", "--exclude", "*torn*",
-        "--workers", 0, "--shard-size", 1,
+        "--codec", "avif-0.1", "--workers", 0, "--shard-size", 1,
     )  # fmt: skip
     (row,) = objects(succeed("ls", tmp_path / "archive", "--json"))
     assert row["key"] == "animals/cat.jpg"
 
 
 def test_failures_are_tried_again_when_asked(source: Path, tmp_path: Path) -> None:
-    words = ("encode", source, tmp_path / "archive", "--workers", 0)
+    words = ("encode", source, tmp_path / "archive", "--codec", "avif-0.1", "--workers", 0)
     assert run(*words).exit_code == 1
     assert succeed(*words).startswith("Nothing to do.")
     again = run(*words, "--retry-failures")
@@ -74,14 +74,24 @@ def test_dry_run_estimates_and_writes_nothing(source: Path, tmp_path: Path) -> N
 
 def test_captions_from_a_table(source: Path, tmp_path: Path) -> None:
     (tmp_path / "captions.csv").write_text("key,caption\nanimals/cat.jpg,from the table\n")
-    run("encode", source, tmp_path / "archive", "--workers", 0, "--caption-table", tmp_path / "captions.csv")
+    table = ("--caption-table", tmp_path / "captions.csv")
+    run("encode", source, tmp_path / "archive", "--codec", "avif-0.1", "--workers", 0, *table)
     rows = objects(succeed("ls", tmp_path / "archive", "--json"))
     assert {row["key"]: row["caption"] for row in rows}["animals/cat.jpg"] == "from the table"
 
 
 def test_encode_by_ray_actors_and_an_end_by_sigterm(source: Path, tmp_path: Path) -> None:
     """The command itself, in a process of its own: the default is Ray."""
-    words = ["encode", str(source), str(tmp_path / "archive"), "--shard-size", "1", "--json"]
+    words = [
+        "encode",
+        str(source),
+        str(tmp_path / "archive"),
+        "--codec",
+        "avif-0.1",
+        "--shard-size",
+        "1",
+        "--json",
+    ]
     command = [sys.executable, "-m", "archiver", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         # While Ray starts: see test_terminate.py.
@@ -109,7 +119,7 @@ def test_from_bucket_to_bucket_and_back(s3: S3Server, tmp_path: Path) -> None:
         return [f"--{side}-option={name}={value}" for name, value in s3.options.items()]
 
     encoded = run(
-        "encode", source.url, archive.url, "--captions", "sidecar", "--workers", 0, "--json",
+        "encode", source.url, archive.url, "--codec", "avif-0.1", "--captions", "sidecar", "--workers", 0, "--json",
         *options("source"), *options("archive"),
     )  # fmt: skip
     assert encoded.exit_code == 1

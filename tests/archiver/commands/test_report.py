@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.command_line import objects, refuse, succeed
+from tests.command_line import objects, refuse, run, succeed
 from tests.photos import CAPTIONS
 
 
@@ -48,6 +48,20 @@ def test_report_for_people(shared: Path) -> None:
     assert [line for line in lines if line[:2] == ["KEEP", "ORIGINALS"]]
     assert found["verdict"]["sentence"] in out
     assert "a million images" in out
+
+
+def test_weights_are_told_apart_from_what_grows(source: Path, tmp_path: Path) -> None:
+    """With the default codec, whose networks weigh more than a few images."""
+    archive = tmp_path / "archive"
+    run("encode", source, archive, "--workers", 0)
+    found = json.loads(succeed("report", archive, "--json"))
+    (weights,) = [kind["size_bytes"] for kind in found["objects"] if kind["kind"] == "weights"]
+    ratio = found["source_bytes"] / (found["archive_bytes"] - weights)
+    assert found["ratio"] < 1 < ratio
+    assert f"{ratio:,.1f} : 1 without the weights" in succeed("report", archive)
+    assert found["verdict"]["break_even_images"] > 3
+    kept = found["verdict"]["keep_archive_month"]
+    assert kept["fixed"] > 0.9 * kept["dollars"]
 
 
 def _counts(found: dict[str, Any], name: str) -> list[str]:

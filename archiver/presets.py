@@ -26,7 +26,7 @@ PERCO_WEIGHTS = "a1ec670347bedeccd25a433812912e1f53c6a8a3729f0798921acc1dbae85f8
 AUTOENCODER_WEIGHTS = "fbc6b1451eea7e4ac2902349442b61002d6191a138083e310458073f3bd4c0b5"
 AUTOENCODER_MSE_WEIGHTS = "e5b1ffc24f9c8cb24aaef6a52da2f944c8c487a2cbea336997f02a8ef72d2506"
 GAN_WEIGHTS = "59c1a3e65b3d9723276d672802d5ef194fc3ff1861cd083a0b247cc94946d947"
-LAYERED_WEIGHTS = "940242349f44836bc1214798be8579b00078f7f78441d99686c50ba1d26e9675"
+LAYERED_WEIGHTS = "922cbcd6a7e4cdc376167d4b9444e1180cc7a06df42d73994a77f2ff08aa6857"
 
 
 def _layered(scale: int, quality: int, step: int) -> CodecSpec:
@@ -118,19 +118,19 @@ PRESETS: tuple[Preset, ...] = (
     ),
     Preset(
         "layered-0.012",
-        _layered(scale=4, quality=1, step=140),
+        _layered(scale=4, quality=1, step=145),
         bpp=0.012,
         summary="a tiny base, redrawn: layout and colours are true, surfaces are invented",
     ),
     Preset(
         "layered-0.03",
-        _layered(scale=2, quality=4, step=88),
+        _layered(scale=2, quality=4, step=90),
         bpp=0.03,
         summary="sharp where avif-0.03 is a blur; fine texture and small letters are invented",
     ),
     Preset(
         "layered-0.06",
-        _layered(scale=2, quality=20, step=76),
+        _layered(scale=2, quality=20, step=74),
         bpp=0.06,
         summary="objects are true, their texture is redrawn",
     ),

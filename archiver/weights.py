@@ -18,7 +18,7 @@ from archiver.presets import Preset
 
 # Each file has a model card of the same name beside it.
 SHIPPED: dict[str, str] = {
-    "940242349f44836bc1214798be8579b00078f7f78441d99686c50ba1d26e9675": "layered-5.safetensors",
+    "922cbcd6a7e4cdc376167d4b9444e1180cc7a06df42d73994a77f2ff08aa6857": "layered-6.safetensors",
     "59c1a3e65b3d9723276d672802d5ef194fc3ff1861cd083a0b247cc94946d947": "gan-2.safetensors",
     "e1977c05755a12d9b02036de9ef7a2e7ba752923c9f3991b59ca2532ed9ebb7a": "sprdiff-tiny-2.safetensors",
     "a1ec670347bedeccd25a433812912e1f53c6a8a3729f0798921acc1dbae85f8d": "perco-tiny-1.safetensors",

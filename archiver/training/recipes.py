@@ -10,7 +10,7 @@ from torch import nn
 
 from archiver.codecs.autoencoder import SHAPE as AUTOENCODER
 from archiver.codecs.gan_networks import Shape as GanShape
-from archiver.codecs.layered_networks import Shape
+from archiver.codecs.layered_networks import CELL, Shape
 from archiver.codecs.networks import save_network
 from archiver.codecs.perco_import import RATES as PERCO_RATES
 from archiver.codecs.sprdiff_shape import FOUNDATION
@@ -82,7 +82,8 @@ _DEEPER = Shape(coarse_blocks=16)
 _SIDED = replace(_DEEPER, deep_blocks=6, side=6)
 _TEXTURES = Weights(l1=0.1, dists=2.5, dists_from=0, dists_count=3, critic=0.02, critic_from=500)
 # On whole pictures DISTS compares statistics of large areas: small windows punish texture that is not in its place.
-_LARGER = replace(_TEXTURES, lpips=2.5, dists=3.0, dists_side=160, dists_count=2, mosaic=3.0)
+_LARGER = replace(_TEXTURES, l1=0.12, lpips=2.7, dists=4.0, dists_side=224, dists_count=2, mosaic=4.0)
+_PRICED = LayeredWeights(grid=35.0, margin=CELL, bits=((2, 7.0), (4, 14.0), (8, 14.0)))
 _PAPER = GanShape(width=60, blocks=9, paper=1)
 
 RECIPES: tuple[Recipe, ...] = (
@@ -113,10 +114,10 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe(
         "layered",
-        task=lambda parts: LayeredTask(_SIDED, _LARGER, LayeredWeights(grid=25.0), begin=parts["layered-2"]),
-        crops=LayeredCrops(192, scales=((2, 0.6), (4, 0.4))),
-        crop=192,
-        batch=4,
+        task=lambda parts: LayeredTask(_SIDED, _LARGER, _PRICED, begin=parts["layered-2"]),
+        crops=LayeredCrops(256, scales=((2, 0.6), (4, 0.4))),
+        crop=256,
+        batch=2,
         schedule=Schedule(steps=11_000, cool_down=5_000, rate=5e-4),
         shape=asdict(_SIDED),
         network=layered_fitted,

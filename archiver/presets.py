@@ -156,8 +156,8 @@ PRESETS: tuple[Preset, ...] = (
     _perco_sd("0.1250", shrink=1, steps=5),
 )
 
-# The smallest of which one would say "the picture": what it keeps is there, sharp, though textures are redrawn. It needs
-# no network and no GPU.
+# The smallest of which one would say "the picture": what it keeps is sharp, and where it was, though textures are
+# redrawn. It needs no network and no GPU.
 DEFAULT = "layered-0.06"
 
 

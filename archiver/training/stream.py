@@ -91,6 +91,7 @@ def _make(feed: Feed, number: int, ready: "multiprocessing.queues.Queue[Arrays]"
         number += 1
         while True:
             if parent is not None and not parent.is_alive():
+                ready.cancel_join_thread()  # nobody will ever read what it still has to write
                 return
             try:
                 ready.put(block, timeout=5)

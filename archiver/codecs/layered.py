@@ -70,9 +70,8 @@ SPEED = 4
 # enhancer of that day had learned from bases with matrices.
 SETTINGS = MappingProxyType({"enable-qm": "0", "sharpness": "4"})
 TILE = 48  # cells a side that are seen and drawn at once: about 0.25 GB
-# Cells: what decoding mirrors beyond a picture's edges, near which networks draw lines. Of the 24 Kodak pictures at
-# `layered-0.012` 12 have a seam above the evaluation's limit without it, 9 with 1 and 6 with 2, which makes decoding of
-# 768 x 512 pixels take a fifth longer.
+# Cells: what decoding mirrors beyond a picture's edges, near which networks draw lines. As much at the edges of crops
+# counts nothing in training.
 MARGIN = 1
 LONG = 255  # byte 0 of a bitstream whose length of side bytes takes three more
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
 from archiver.codecs import load_codec
 from archiver.codecs.layered import LayeredCodec
@@ -36,23 +36,10 @@ def peak() -> float:
 
 
 def multiplications(codec: LayeredCodec, encoded: EncodedImage) -> float:
-    """Of all convolutions of the enhancer in decoding, a pixel."""
-    total = 0
-
-    def count(module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
-        nonlocal total
-        assert isinstance(module, nn.Conv2d)
-        total += made.numel() * module.weight[0].numel()
-
-    hooks = [
-        module.register_forward_hook(count)
-        for module in codec.enhancer.modules()
-        if isinstance(module, nn.Conv2d)
-    ]
-    codec.decode([encoded])
-    for hook in hooks:
-        hook.remove()
-    return total / (encoded.height * encoded.width)
+    """Of all layers of the enhancer in decoding, a pixel."""
+    with FlopCounterMode(display=False) as counter:
+        codec.decode([encoded])
+    return float(counter.get_total_flops()) / 2 / (encoded.height * encoded.width)
 
 
 def fastest(work: Callable[[], object], times: int = 5) -> float:

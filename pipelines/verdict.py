@@ -123,12 +123,13 @@ def _break_even_month(once: float, saved_month: float, years: float) -> int | No
 
 def _break_even_images(lines: Sequence[CostLine], holdings: Holdings, years: float) -> int | None:
     """How many like these save over the years what is paid once for however many; of an archive that does not pay."""
+    months = math.floor(12 * years)
 
     def spent(grows: bool) -> float:
         kept = _monthly(lines, "keep archive", (grows,)) + _monthly(lines, "restore", (grows,))
-        return _sum(lines, "encode", "once", (grows,)) + 12 * years * kept
+        return _sum(lines, "encode", "once", (grows,)) + months * kept
 
-    saved = 12 * years * _monthly(lines, "keep originals") - spent(grows=True)
+    saved = months * _monthly(lines, "keep originals") - spent(grows=True)
     if saved <= 0:
         return None
     return max(holdings.images + 1, math.ceil(spent(grows=False) * holdings.images / saved))
@@ -161,6 +162,6 @@ def _sentence(
             f"the originals {dollars_text(originals)}."
         )
     if enough is not None:
-        said += f" With {enough:,} images like these it would: specs and weights are kept once."
+        said += f" With {enough:,} images like these it would: part of this is paid once for however many."
     unmeasured = f"Leaves out what was not measured ({', '.join(left_out)}). " if left_out else ""
     return f"{unmeasured}{said} {CAVEAT}"

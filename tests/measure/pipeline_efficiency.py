@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from archiver.codecs import load_codec
-from archiver.presets import DEFAULT, find_preset
+from archiver.presets import find_preset
 from manifests.storage import locate
 from pipelines.codec import Picture
 from pipelines.encode import EncodeJob, Finished, ShardDone, encode
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=320)
     parser.add_argument("--memory-images", type=int, default=4000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--preset", default=DEFAULT)
+    parser.add_argument("--preset", default="avif-0.1")
     parser.add_argument("--drive", type=int)
     asked = parser.parse_args()
     if asked.drive is not None:

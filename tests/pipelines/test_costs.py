@@ -170,19 +170,20 @@ def _some(images: int, original: int, weights: int = 9_000_000) -> Holdings:
     )
 
 
-def test_an_archive_that_weighs_more_than_its_originals_pays_with_more_of_them() -> None:
+@pytest.mark.parametrize("years", [5, 1.07])
+def test_an_archive_that_weighs_more_than_its_originals_pays_with_more_of_them(years: float) -> None:
     """Two demo pictures of 300 kB against 9 MB of decoder weights, which more pictures would share."""
     prices, few = load_prices(), _some(2, 300_000)
-    judged = verdict(cost_lines(few, prices), few)
+    judged = verdict(cost_lines(few, prices), few, years)
     enough = judged.break_even_images
     assert judged.break_even_month is None
     assert enough is not None
-    assert judged.sentence.startswith("Does not pay back within 5 years: ")
+    assert judged.sentence.startswith(f"Does not pay back within {years} years: ")
     assert f"With {enough:,} images like these it would" in judged.sentence
     # The part's own PUT is taken to grow with the images: the true number is a little smaller.
     fewer, as_many = (_some(round(share * enough), 300_000) for share in (0.9, 1.0))
-    assert verdict(cost_lines(fewer, prices), fewer).break_even_month is None
-    paid = verdict(cost_lines(as_many, prices), as_many)
+    assert verdict(cost_lines(fewer, prices), fewer, years).break_even_month is None
+    paid = verdict(cost_lines(as_many, prices), as_many, years)
     assert paid.break_even_month is not None
     assert paid.break_even_images is None
 

@@ -11,19 +11,9 @@ from tests.photos import CAPTIONS
 
 def test_captions_by_a_model_are_a_column_that_can_be_searched(source: Path, tmp_path: Path) -> None:
     blip, archive = tiny_blip(tmp_path / "blip"), tmp_path / "archive"
-    words = (
-        "--codec",
-        "avif-0.1",
-        "--captions",
-        "model",
-        "--captioner",
-        blip,
-        "--caption-tokens",
-        6,
-        "--caption-batch",
-        2,
-    )
-    assert run("encode", source, archive, *words, "--workers", 0).exit_code == 1  # one photograph is torn
+    words = ("--captions", "model", "--captioner", blip, "--caption-tokens", 6, "--caption-batch", 2)
+    result = run("encode", source, archive, "--codec", "avif-0.1", *words, "--workers", 0)
+    assert result.exit_code == 1  # one photograph is torn
     found = {row["key"]: str(row["caption"]) for row in objects(succeed("ls", archive, "--json"))}
     assert found.keys() == CAPTIONS.keys()
     for caption in found.values():

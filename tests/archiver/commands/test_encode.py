@@ -82,17 +82,8 @@ def test_captions_from_a_table(source: Path, tmp_path: Path) -> None:
 
 def test_encode_by_ray_actors_and_an_end_by_sigterm(source: Path, tmp_path: Path) -> None:
     """The command itself, in a process of its own: the default is Ray."""
-    words = [
-        "encode",
-        str(source),
-        str(tmp_path / "archive"),
-        "--codec",
-        "avif-0.1",
-        "--shard-size",
-        "1",
-        "--json",
-    ]
-    command = [sys.executable, "-m", "archiver", *words]
+    words = [str(source), str(tmp_path / "archive"), "--codec", "avif-0.1", "--shard-size", "1", "--json"]
+    command = [sys.executable, "-m", "archiver", "encode", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         # While Ray starts: see test_terminate.py.
         while not list(tmp_path.glob("archive/images/2*/*.parquet")):

@@ -1,6 +1,5 @@
 """Records -> pixels, or why there are none; codecs and weights are loaded as they are needed."""
 
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +11,7 @@ from manifests.storage import Store
 from pipelines.codec import Codec, LoadCodec, Pixels, says_something
 from pipelines.provenance import Provenance
 from pipelines.reading import Missing, Reading, ahead, read
+from pipelines.spent import Spent
 from pipelines.weights import fetch_weights
 
 # Never a picture drawn from an empty text: it would be another one.
@@ -26,7 +26,7 @@ class Restored:
     pixels_hwc: Pixels
     record: Record
     provenance: Provenance
-    seconds: float  # that the codec took for it: its share of a batch
+    seconds: float  # that the codec took for it, see `Spent`: its share of a batch
     caption_lost: bool = False  # its caption is damaged in the archive: the record here has none
 
 
@@ -91,7 +91,7 @@ class Decoder:
             batch = [record for record in batch if _captioned(record)]
             if not batch:
                 return
-        started = time.monotonic()
+        spent = Spent(self._device)
         try:
             decoded = codec.decode([record.image for record in batch if record.image is not None])
         except Exception as error:  # noqa: BLE001 - whatever a codec raises costs one image, not the others
@@ -101,7 +101,7 @@ class Decoder:
                 for record in batch:
                     yield from self._decoded([record])
             return
-        seconds = (time.monotonic() - started) / len(batch)
+        seconds = spent.seconds() / len(batch)
         for record, pixels_hwc in zip(batch, decoded, strict=True):
             yield self._checked(record, pixels_hwc, codec.spec, seconds)
 

@@ -1,7 +1,6 @@
 """A job that has not begun -> how much it would take: what `encode --dry-run` shows."""
 
 import os
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +15,8 @@ from pipelines.encode_job import EncodeJob
 from pipelines.listing import list_source, with_captions
 from pipelines.pool import device_here
 from pipelines.regions import with_boxes
+from pipelines.spent import Spent
+from pipelines.weights import weights_path
 from pipelines.worker import Encoder, EncodeTask, planned_images, setup_of
 
 SAMPLE_IMAGES = 16
@@ -29,11 +30,12 @@ class Estimate:
     changes: Changes
     images: int  # to be encoded
     source_bytes: int
-    archive_bytes: int  # that they would add
+    archive_bytes: int  # that they would add, weights that the archive lacks included
+    weights_bytes: int  # of it
     sample_images: int
     sample_failures: int
     bpp: float | None  # of the sample's bitstreams; None where none could be encoded
-    seconds: float  # with so many workers, each as fast as this process
+    seconds: float  # with so many workers, each as fast as a core here, or as the device
     workers: int
 
 
@@ -51,20 +53,23 @@ def estimate(job: EncodeJob, load_codec: LoadCodec) -> Estimate:
     workers = job.workers or (1 if job.workers == 0 else os.cpu_count() or 1)
     images = len(rows)
     if not images:
-        return Estimate(changes, 0, 0, 0, 0, 0, None, 0.0, workers)
-    encoder = Encoder(setup_of(job, load_codec), device_here(job.gpu))
+        return Estimate(changes, 0, 0, 0, 0, 0, 0, None, 0.0, workers)
+    device = device_here(job.gpu)
+    encoder = Encoder(setup_of(job, load_codec), device)
     task = _sample(rows, job)
-    started = time.monotonic()
+    spent = Spent(device)
     records = list(encoder.records(task))
-    seconds = time.monotonic() - started
+    seconds = spent.seconds()  # a worker has one core
     found = [record.image for record in records if record.image is not None]
     pixels = sum(image.height * image.width for image in found)
+    weights_bytes = _missing_weights(job, archive)
     bitstream_bytes = sum(len(image.bitstream) for image in found)
     return Estimate(
         changes,
         images,
         changes.source_bytes,
-        round(images * (_stored_bytes(records) / len(records) + OVERHEAD_BYTES)),
+        round(images * (_stored_bytes(records) / len(records) + OVERHEAD_BYTES)) + weights_bytes,
+        weights_bytes,
         len(records),
         len(records) - len(found),
         8 * bitstream_bytes / pixels if pixels else None,
@@ -79,6 +84,15 @@ def _sample(rows: pa.Table, job: EncodeJob) -> EncodeTask:
     images = tuple(planned_images(rows.take(pa.array(places)), 0))
     shard = Shard("", 0, len(places) - 1)
     return EncodeTask(shard, images, job.spec.id, job.captions, job.digest, job.keep)
+
+
+def _missing_weights(job: EncodeJob, archive: Archive | None) -> int:
+    """Bytes of the weights that would have to be written."""
+    return sum(
+        file.stat().st_size
+        for sha256, file in job.weights.items()
+        if archive is None or not archive.store.exists(weights_path(sha256))
+    )
 
 
 def _stored_bytes(records: list[Record]) -> int:

@@ -23,6 +23,7 @@ from pipelines.codec import LoadCodec, Picture
 from pipelines.encode_job import EncodeJob
 from pipelines.images import SourceImage, UnreadableImage, read_image
 from pipelines.regions import BadRegions, Finder, LoadFinder, Regions, open_regions
+from pipelines.spent import Spent
 from pipelines.weights import default_cache, fetch_weights
 
 # The stable words that a failure begins with, beside those of images.py and batches.py; after them ": detail".
@@ -126,9 +127,9 @@ class Encoder:
         self._finder = Loaded(setup.load_finder, device, regions.SOURCES)
 
     def __call__(self, task: EncodeTask) -> ShardResult:
-        started = time.monotonic()
+        spent = Spent(self._device)
         records = list(self.records(task))
-        origin = Origin(time.monotonic() - started, self._device)
+        origin = Origin(spent.seconds(), self._device)
         return write_part(connect(self._setup.archive), task.shard, records, origin)
 
     def records(self, task: EncodeTask) -> Iterator[Record]:

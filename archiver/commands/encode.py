@@ -268,8 +268,9 @@ def _estimate_lines(found: "Estimate") -> list[str]:
         return ["Nothing to do.", *_changes_lines(found.changes)]
     lines = [f"{count_text(found.images, 'image')} to encode, {bytes_text(found.source_bytes)}"]
     if found.bpp is not None:
+        weights = f", {bytes_text(found.weights_bytes)} of it weights" if found.weights_bytes else ""
         lines[0] += (
-            f": would add about {bytes_text(found.archive_bytes)} ({found.bpp:.3f} bits per pixel), "
+            f": would add about {bytes_text(found.archive_bytes)}{weights} ({found.bpp:.3f} bits per pixel), "
             f"in {duration_text(found.seconds)} with {count_text(found.workers, 'worker')}"
         )
     lines.append(f"  judged by {count_text(found.sample_images, 'image')}, encoded and thrown away")

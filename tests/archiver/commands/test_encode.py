@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 from archiver.console import bytes_text
+from archiver.presets import DEFAULT, find_preset
+from archiver.weights import local_weights
 from manifests.storage import connect
 from tests.command_line import objects, run, succeed
 from tests.photos import CAPTIONS, write_photos
@@ -68,8 +70,19 @@ def test_dry_run_estimates_and_writes_nothing(source: Path, tmp_path: Path) -> N
     assert out.endswith("Nothing was written.\n")
     found = json.loads(succeed("encode", source, tmp_path / "archive", "--workers", 0, "--dry-run", "--json"))
     assert (found["images"], found["sample_failures"]) == (4, 1)
-    assert found["archive_bytes"] > 0
+    (weights,) = find_preset(DEFAULT).spec.weights
+    assert found["weights_bytes"] == local_weights()[weights].stat().st_size
+    assert found["weights_bytes"] < found["archive_bytes"] < found["weights_bytes"] + found["source_bytes"]
+    assert f", {bytes_text(found['weights_bytes'])} of it weights (" in out
     assert not (tmp_path / "archive").exists()
+
+
+def test_dry_run_counts_only_weights_that_the_archive_lacks(source: Path, tmp_path: Path) -> None:
+    words = ("encode", source, tmp_path / "archive", "--workers", 0, "--json")
+    run(*words, "--include", "animals/*")
+    found = json.loads(succeed(*words, "--dry-run"))
+    assert found["weights_bytes"] == 0
+    assert 0 < found["archive_bytes"] < found["source_bytes"]
 
 
 def test_captions_from_a_table(source: Path, tmp_path: Path) -> None:

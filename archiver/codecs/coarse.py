@@ -6,15 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image
-
 from archiver.codecs import load_codec
 from manifests.records import CodecSpec, EncodedImage
 from pipelines.codec import Codec, Picture, Pixels
 
 if TYPE_CHECKING:
-    from archiver.codecs.layered import LayeredCodec
     from archiver.codecs.sprdiff import SprdiffCodec
 
 
@@ -45,7 +41,7 @@ def load_coarse(spec: CodecSpec, weights: Mapping[str, Path], device: str) -> Co
     codec = load_codec(spec, weights, device)
     named = replace(spec, name=f"{spec.name}, its coarse picture")
     if isinstance(codec, LayeredCodec):  # no network has a hand in the base
-        return CoarseCodec(replace(named, weights=()), codec, partial(_base, codec))
+        return CoarseCodec(replace(named, weights=()), codec, codec.decode_base)
     assert isinstance(codec, SprdiffCodec)
     return CoarseCodec(named, codec, partial(_coarse, codec))
 
@@ -53,11 +49,3 @@ def load_coarse(spec: CodecSpec, weights: Mapping[str, Path], device: str) -> Co
 def _coarse(codec: "SprdiffCodec", image: EncodedImage) -> Pixels:
     (pixels_hwc,) = codec.decode_coarse([image])
     return pixels_hwc
-
-
-def _base(codec: "LayeredCodec", image: EncodedImage) -> Pixels:
-    """The small picture, enlarged."""
-    base = codec.base(image).convert("RGB")
-    size = (base.width * codec.scale, base.height * codec.scale)
-    whole = np.asarray(base.resize(size, Image.Resampling.BICUBIC))
-    return np.ascontiguousarray(whole[: image.height, : image.width])

@@ -53,6 +53,7 @@ from archiver.codecs.label_maps import LabelTables, decode_labels, encode_labels
 from archiver.codecs.networks import levels_of, load_network, weight_files
 from archiver.codecs.specs import check_spec
 from archiver.codecs.symbols import LEVELS, Tables, decode_symbols, encode_symbols
+from archiver.codecs.thin import decode_shrunk, encode_stretched
 from archiver.codecs.tiles import Tile, tiles
 from manifests.records import CodecSpec, EncodedImage
 from pipelines.codec import Picture, Pixels
@@ -64,6 +65,7 @@ NAME = "gan"
 VERSION = 1
 WHOLE, SELECTIVE = 1, 2  # byte 0
 TILE = 64  # cells a side that are drawn at once: about 0.5 GB
+LEAST = 2 * CELL  # pixels a side
 MOST_BITS = 15  # that a symbol can take
 
 
@@ -90,10 +92,10 @@ class GanCodec:
     batch: int = 1
 
     def encode(self, pictures: Sequence[Picture]) -> list[EncodedImage]:
-        return [self._encoded(picture) for picture in pictures]
+        return [encode_stretched(self._encoded, picture, LEAST) for picture in pictures]
 
     def decode(self, encoded: Sequence[EncodedImage]) -> list[Pixels]:
-        return [self._decoded(image) for image in encoded]
+        return [decode_shrunk(self._decoded, image, LEAST) for image in encoded]
 
     @torch.inference_mode()
     def _encoded(self, picture: Picture) -> EncodedImage:
@@ -215,7 +217,7 @@ def padded(pixels_hwc: Pixels) -> Pixels:
 def _cells(height: int, width: int) -> tuple[int, int]:
     if height < 1 or width < 1 or height * width > MAX_PIXELS:
         raise ValueError(f"a picture of {width} x {height} pixels, expected 1 to {MAX_PIXELS:,}")
-    return max(2, -(-height // CELL)), max(2, -(-width // CELL))
+    return -(-max(height, LEAST) // CELL), -(-max(width, LEAST) // CELL)
 
 
 def load_gan(spec: CodecSpec, weights: Mapping[str, Path], device: str) -> GanCodec:

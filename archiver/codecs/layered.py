@@ -18,9 +18,10 @@ The bitstream, all of it:
 
 Parameters of the spec: scale (2, 4 or 8) and chroma as for `avif`; quality (libavif's), which the networks are told;
 step, in hundredths: a larger one makes side symbols coarser and fewer side bits.
-The padding (edges repeated, to whole cells of 16x16) makes `scale` exact. The decoder mirrors base and side symbols
-MARGIN cells beyond the edges, draws that too, and cuts it off. Noise, of that size, comes from Philox keyed by a hash
-of the base: the same on every machine, whichever rows are restored.
+The padding (edges repeated, to whole cells of 16x16) makes `scale` exact. A picture that is thinner than a cell is
+stretched to one instead (thin.py), and is its base alone: there is nothing around to draw from. The decoder mirrors
+base and side symbols MARGIN cells beyond the edges, draws that too, and cuts it off. Noise, of that size, comes from
+Philox keyed by a hash of the base: the same on every machine, whichever rows are restored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,6 +53,7 @@ from archiver.codecs.layered_networks import (
 )
 from archiver.codecs.networks import levels_of, load_network, weight_files
 from archiver.codecs.specs import check_spec
+from archiver.codecs.thin import is_thin, shrunk, stretched
 from archiver.codecs.tiles import Tile, tiles
 from manifests.records import CodecSpec, EncodedImage
 from pipelines.codec import Picture, Pixels
@@ -137,13 +139,22 @@ class LayeredCodec:
         height, width = _padded_size(encoded.height, encoded.width)
         return decode_still(split(encoded.bitstream)[1], height // self.scale, width // self.scale)
 
+    def decode_base(self, encoded: EncodedImage) -> Pixels:
+        """The small picture, enlarged: no network has a hand in it."""
+        base = self.base(encoded).convert("RGB")
+        size = base.width * self.scale, base.height * self.scale
+        whole_hwc = np.asarray(base.resize(size, Image.Resampling.BICUBIC))
+        seen_hwc = whole_hwc[: max(encoded.height, CELL), : max(encoded.width, CELL)]
+        return np.ascontiguousarray(shrunk(seen_hwc, encoded.height, encoded.width))
+
     def _encoded(self, picture: Picture) -> EncodedImage:
         height, width = picture.pixels_hwc.shape[:2]
         _padded_size(height, width)
-        base = self._based(picture.pixels_hwc)
+        pixels_hwc = stretched(picture.pixels_hwc, CELL)
+        base = self._based(pixels_hwc)
         side = b""
-        if self.coder is not None:
-            side = pack_planes(self.coder, self.observed(picture.pixels_hwc, base), self._band)
+        if self.coder is not None and not is_thin(height, width, CELL):
+            side = pack_planes(self.coder, self.observed(pixels_hwc, base), self._band)
         return EncodedImage(join(side, base), picture.caption, height, width)
 
     def _based(self, pixels_hwc: Pixels) -> bytes:
@@ -188,6 +199,10 @@ class LayeredCodec:
     @torch.inference_mode()
     def _decoded(self, encoded: EncodedImage) -> Pixels:
         side_bytes, base = split(encoded.bitstream)
+        if is_thin(encoded.height, encoded.width, CELL):
+            if side_bytes:
+                raise ValueError(f"{len(side_bytes)} side bytes for a picture thinner than {CELL} pixels")
+            return self.decode_base(encoded)
         shown = self.base(encoded)
         small_hwc = np.array(shown.convert("RGB"))
         told = self._told(shown, base)
@@ -226,9 +241,6 @@ class LayeredCodec:
         edge = MARGIN * CELL
         made = np.ascontiguousarray(made[edge : height - edge, edge : width - edge])
         made = true_to_base(made, shown.convert("RGB"), self.scale)
-        for axis, length in enumerate((encoded.height, encoded.width)):
-            if length == 1:  # a line was padded with copies of itself: their mean strays less than one
-                made = made.mean(axis, keepdims=True).round().astype(np.uint8)
         made = made[: encoded.height, : encoded.width]
         if shown.mode == "L":
             made = np.repeat(made.mean(axis=2, keepdims=True).round().astype(np.uint8), 3, axis=2)

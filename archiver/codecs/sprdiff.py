@@ -59,6 +59,7 @@ from archiver.codecs.networks import levels_of, load_network, weight_files
 from archiver.codecs.specs import check_spec
 from archiver.codecs.sprdiff_networks import Eyes, Latents, Sprdiff, begun
 from archiver.codecs.sprdiff_shape import BRANCHES, CELL, COARSE, GRID, Shape
+from archiver.codecs.thin import decode_shrunk, encode_stretched
 from archiver.codecs.tiles import tiles
 from manifests.records import CodecSpec, EncodedImage
 from pipelines.codec import Picture, Pixels
@@ -117,14 +118,14 @@ class SprdiffCodec:
     left_out: frozenset[str] = frozenset()  # of BRANCHES: what each is worth can be measured so
 
     def encode(self, pictures: Sequence[Picture]) -> list[EncodedImage]:
-        return [self._encoded(picture) for picture in pictures]
+        return [encode_stretched(self._encoded, picture, CELL) for picture in pictures]
 
     def decode(self, encoded: Sequence[EncodedImage]) -> list[Pixels]:
-        return [self._decoded(image) for image in encoded]
+        return [decode_shrunk(self._decoded, image, CELL) for image in encoded]
 
     def decode_coarse(self, encoded: Sequence[EncodedImage]) -> list[Pixels]:
         """The pictures that guide the denoiser, enlarged: all that symbols say, and nothing invented; fast."""
-        return [self._enlarged(image) for image in encoded]
+        return [decode_shrunk(self._enlarged, image, CELL) for image in encoded]
 
     def _encoded(self, picture: Picture) -> EncodedImage:
         height, width = picture.pixels_hwc.shape[:2]

@@ -163,15 +163,15 @@ def test_beyond_the_edges_a_picture_is_mirrored_again_and_again() -> None:
     assert mirrored[3].tolist() == [2, 2, 1, 1, 2, 2, 1, 1]
 
 
-@pytest.mark.parametrize("axis", [0, 1])
-def test_a_line_is_the_mean_of_the_copies_that_it_was_padded_with(codec: LayeredCodec, axis: int) -> None:
-    line = photo(1, 97) if axis == 0 else photo(97, 1)
-    encoded = encode_one(codec, line)
-    height, width = max(encoded.height, 16), max(encoded.width, 16)  # padded to the same cells
-    whole = replace(encoded, height=height, width=width)
-    copies = decode_one(codec, whole)
-    assert copies.std(axis).max() > 1
-    assert np.array_equal(decode_one(codec, encoded), copies.mean(axis, keepdims=True).round())
+@pytest.mark.parametrize(("height", "width"), [(1, 97), (97, 1), (15, 40)])
+def test_a_thin_picture_is_its_base_alone(codec: LayeredCodec, height: int, width: int) -> None:
+    encoded = encode_one(codec, photo(height, width))
+    side, base = split(encoded.bitstream)
+    assert side == b""
+    assert np.array_equal(decode_one(codec, encoded), codec.decode_base(encoded))
+    strange = replace(encoded, bitstream=join(b"abc", base))
+    with pytest.raises(ValueError, match="3 side bytes for a picture thinner than 16 pixels"):
+        codec.decode([strange])
 
 
 def test_what_one_cell_has_stays() -> None:

@@ -25,7 +25,7 @@ SPRDIFF_WEIGHTS = "e1977c05755a12d9b02036de9ef7a2e7ba752923c9f3991b59ca2532ed9eb
 PERCO_WEIGHTS = "a1ec670347bedeccd25a433812912e1f53c6a8a3729f0798921acc1dbae85f8d"
 AUTOENCODER_WEIGHTS = "fbc6b1451eea7e4ac2902349442b61002d6191a138083e310458073f3bd4c0b5"
 AUTOENCODER_MSE_WEIGHTS = "e5b1ffc24f9c8cb24aaef6a52da2f944c8c487a2cbea336997f02a8ef72d2506"
-GAN_WEIGHTS = "59c1a3e65b3d9723276d672802d5ef194fc3ff1861cd083a0b247cc94946d947"
+GAN_WEIGHTS = "4453ac034ba7f6a4ccadf55459b0468a0c3ff8ef62c384aa85bbb66f88373e20"
 LAYERED_WEIGHTS = "922cbcd6a7e4cdc376167d4b9444e1180cc7a06df42d73994a77f2ff08aa6857"
 
 
@@ -39,9 +39,9 @@ def _layered(scale: int, quality: int, step: int) -> CodecSpec:
     return CodecSpec("layered", 1, params, (LAYERED_WEIGHTS,))
 
 
-def _gan(bpp: float, channels: int, summary: str) -> Preset:
+def _gan(rate: str, bpp: float, channels: int, summary: str) -> Preset:
     spec = CodecSpec("gan", 1, {"channels": channels}, (GAN_WEIGHTS,))
-    return Preset(f"gan-{bpp}", spec, bpp, summary, selective=True)
+    return Preset(f"gan-{rate}", spec, bpp, summary, selective=True)
 
 
 def _perco_tiny(rate: str, bpp: float, shrink: int, codes: int, summary: str) -> Preset:
@@ -134,9 +134,9 @@ PRESETS: tuple[Preset, ...] = (
         bpp=0.06,
         summary="objects are true, their texture is redrawn",
     ),
-    _gan(0.04, 8, "drawn by an adversarially trained network: shapes are true, surfaces are painted"),
-    _gan(0.02, 4, "as gan-0.04 from half of the symbols: edges begin to go"),
-    _gan(0.011, 2, "as gan-0.04 from a quarter of the symbols: colours and layout"),
+    _gan("0.04", 0.045, 8, "drawn by an adversarially trained network: shapes are true, surfaces are painted"),
+    _gan("0.02", 0.023, 4, "as gan-0.04 from half of the symbols: edges begin to go"),
+    _gan("0.011", 0.012, 2, "as gan-0.04 from a quarter of the symbols: colours and layout"),
     _perco_tiny(
         "0.025", 0.025, 1, 256, "drawn by a small diffusion model: layout and colours, the rest is invented"
     ),

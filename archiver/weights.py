@@ -19,7 +19,7 @@ from archiver.presets import Preset
 # Each file has a model card of the same name beside it.
 SHIPPED: dict[str, str] = {
     "922cbcd6a7e4cdc376167d4b9444e1180cc7a06df42d73994a77f2ff08aa6857": "layered-6.safetensors",
-    "59c1a3e65b3d9723276d672802d5ef194fc3ff1861cd083a0b247cc94946d947": "gan-2.safetensors",
+    "4453ac034ba7f6a4ccadf55459b0468a0c3ff8ef62c384aa85bbb66f88373e20": "gan-3.safetensors",
     "e1977c05755a12d9b02036de9ef7a2e7ba752923c9f3991b59ca2532ed9ebb7a": "sprdiff-tiny-2.safetensors",
     "a1ec670347bedeccd25a433812912e1f53c6a8a3729f0798921acc1dbae85f8d": "perco-tiny-1.safetensors",
     "e5b1ffc24f9c8cb24aaef6a52da2f944c8c487a2cbea336997f02a8ef72d2506": "autoencoder-mse-1.safetensors",
@@ -34,7 +34,7 @@ def shipped_weights() -> Mapping[str, Path]:
 
 
 def named_weights(name: str) -> Path:
-    """The newest file of a name, "layered" for layered-5.safetensors, or the one of a name with its number.
+    """The newest file of a name, "layered" for layered-6.safetensors, or the one of a name with its number.
 
     ValueError where none comes with the program.
     """

@@ -33,7 +33,7 @@ from archiver.training.task import Batch, Step
 from manifests.storage import connect
 from pipelines.codec import Pixels
 
-RATES = (2, 4, 8)  # channels; each picture of a batch draws its own
+RATES = (2, 4, 8)  # channels; each batch draws its own
 PALETTE_STEPS = 400  # in which the labels are found by k-means
 
 
@@ -115,18 +115,20 @@ class GanTask:
         self.generator = Trained(shape)
         if begin is not None:
             take_over(self.generator.network, load_autoencoder(begin, torch.device("cpu")))
-        self.judges = Judges(weights, shape.channels + (shape.labels if extra.sees_labels else 0))
-        self.critic = self.judges.critic
         self.rates = tuple(count for count in RATES if count <= shape.channels)
+        self.judges = Judges(
+            weights, shape.channels + (shape.labels if extra.sees_labels else 0), kinds=len(self.rates)
+        )
+        self.critic = self.judges.critic
 
     def prepared(self, batch: Batch, random: torch.Generator) -> Batch:
-        """Adds the rate of each crop, noise, and which cells are drawn from labels (1) or coded (0)."""
+        """Adds the rate of all crops, noise, and which cells are drawn from labels (1) or coded (0)."""
         crops, side = batch["target"].shape[0], batch["target"].shape[-1]
         cells = side // CELL
         device = batch["target"].device
-        rates = torch.tensor(self.rates)[torch.randint(0, len(self.rates), (crops,), generator=random)]
+        rate = self.rates[int(torch.randint(0, len(self.rates), (), generator=random))]
         return batch | {
-            "channels": rates.to(device),
+            "channels": torch.full((crops,), rate, device=device),
             "noise_quarter": torch.randn(crops, 1, side // 4, side // 4, generator=random).to(device),
             "noise_HW": torch.randn(crops, 1, side, side, generator=random).to(device),
             "drawn": boxes(crops, cells, self.extra.selective, random).to(device),
@@ -153,7 +155,8 @@ class GanTask:
         # A drawn cell need only look like its picture: L1 is for what is coded (section 3.4).
         counts = full_size((labels == 0).float()[:, None])
         beside = self._beside(w_hat * coded, looks)
-        judged = self.judges.generator_loss(made, target, beside, step, random, counts)
+        kind = self.rates.index(int(batch["channels"][0]))
+        judged = self.judges.generator_loss(made, target, beside, step, random, counts, kind)
         layout = _layout(F.avg_pool2d(made, 8), target)
         grid = repeated(made - target)
         loss = judged.loss + self.extra.layout * layout + self.extra.bits * rate + self.extra.grid * grid

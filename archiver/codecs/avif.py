@@ -19,10 +19,9 @@ import numpy as np
 from PIL import Image
 
 from archiver.codecs.av1 import decode_still, encode_still
-from archiver.codecs.specs import check_spec
+from archiver.codecs.specs import check_size, check_spec
 from manifests.records import CodecSpec, EncodedImage
 from pipelines.codec import Picture, Pixels
-from pipelines.images import MAX_PIXELS
 
 NAME = "avif"
 VERSION = 1
@@ -87,8 +86,7 @@ def load_avif(spec: CodecSpec) -> AvifCodec:
 
 
 def _checked_size(height: int, width: int) -> tuple[int, int]:
-    if height < 1 or width < 1 or height * width > MAX_PIXELS:
-        raise ValueError(f"a picture of {width} x {height} pixels, expected 1 to {MAX_PIXELS:,}")
+    check_size(height, width)
     return height, width
 
 

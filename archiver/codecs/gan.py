@@ -51,13 +51,12 @@ from archiver.codecs.gan_networks import (
 from archiver.codecs.gan_tints import SIDE, colours_of, decode_tints, encode_tints, tints_of
 from archiver.codecs.label_maps import LabelTables, decode_labels, encode_labels
 from archiver.codecs.networks import levels_of, load_network, weight_files
-from archiver.codecs.specs import check_spec
+from archiver.codecs.specs import check_size, check_spec
 from archiver.codecs.symbols import LEVELS, Tables, decode_symbols, encode_symbols
 from archiver.codecs.thin import decode_shrunk, encode_stretched
 from archiver.codecs.tiles import Tile, tiles
 from manifests.records import CodecSpec, EncodedImage
 from pipelines.codec import Picture, Pixels
-from pipelines.images import MAX_PIXELS
 
 # Legend of suffixes: B batch (always 1 here), C channels; H, W pixels, padded; h, w cells.
 
@@ -215,9 +214,8 @@ def padded(pixels_hwc: Pixels) -> Pixels:
 
 
 def _cells(height: int, width: int) -> tuple[int, int]:
-    if height < 1 or width < 1 or height * width > MAX_PIXELS:
-        raise ValueError(f"a picture of {width} x {height} pixels, expected 1 to {MAX_PIXELS:,}")
-    return -(-max(height, LEAST) // CELL), -(-max(width, LEAST) // CELL)
+    check_size(height, width)
+    return max(2, -(-height // CELL)), max(2, -(-width // CELL))
 
 
 def load_gan(spec: CodecSpec, weights: Mapping[str, Path], device: str) -> GanCodec:

@@ -52,12 +52,11 @@ from archiver.codecs.layered_networks import (
     conditions,
 )
 from archiver.codecs.networks import levels_of, load_network, weight_files
-from archiver.codecs.specs import check_spec
+from archiver.codecs.specs import check_size, check_spec
 from archiver.codecs.thin import is_thin, shrunk, stretched
 from archiver.codecs.tiles import Tile, tiles
 from manifests.records import CodecSpec, EncodedImage
 from pipelines.codec import Picture, Pixels
-from pipelines.images import MAX_PIXELS
 
 # Legend of suffixes: B batch (always 1 here), C channels; H, W pixels, padded; h, w cells of CELL x CELL pixels.
 
@@ -75,6 +74,9 @@ TILE = 48  # cells a side that are seen and drawn at once: about 0.25 GB
 # Cells: what decoding mirrors beyond a picture's edges, near which networks draw lines. As much at the edges of crops
 # counts nothing in training.
 MARGIN = 1
+# At least, of the base of a thin picture, which is all there is of it: rows of a photograph at `layered-0.012` take 86
+# to 98 bytes instead of 41 to 43, and are 4 to 5 dB better.
+THIN_QUALITY = 40
 LONG = 255  # byte 0 of a bitstream whose length of side bytes takes three more
 
 T = TypeVar("T", bound=np.generic)
@@ -151,17 +153,18 @@ class LayeredCodec:
         height, width = picture.pixels_hwc.shape[:2]
         _padded_size(height, width)
         pixels_hwc = stretched(picture.pixels_hwc, CELL)
-        base = self._based(pixels_hwc)
+        thin = is_thin(height, width, CELL)
+        base = self._based(pixels_hwc, max(self.quality, THIN_QUALITY) if thin else self.quality)
         side = b""
-        if self.coder is not None and not is_thin(height, width, CELL):
+        if self.coder is not None and not thin:
             side = pack_planes(self.coder, self.observed(pixels_hwc, base), self._band)
         return EncodedImage(join(side, base), picture.caption, height, width)
 
-    def _based(self, pixels_hwc: Pixels) -> bytes:
+    def _based(self, pixels_hwc: Pixels, quality: int) -> bytes:
         small = reduced(padded(pixels_hwc), self.scale)
         if np.any(pixels_hwc != pixels_hwc[..., :1]):
-            return based(small, self.chroma, self.quality)
-        return based(small.convert("L"), "4:0:0", self.quality)
+            return based(small, self.chroma, quality)
+        return based(small.convert("L"), "4:0:0", quality)
 
     @property
     def _band(self) -> int:
@@ -180,7 +183,7 @@ class LayeredCodec:
     def observed(self, pixels_hwc: Pixels, base: bytes | None = None) -> NDArray[np.int8]:
         """Side symbols (C, h, w) of a picture; `base` as `encode` makes it, where it is there already."""
         assert self.enhancer.observer is not None
-        base = base or self._based(pixels_hwc)
+        base = base or self._based(pixels_hwc, self.quality)
         whole_hwc = padded(pixels_hwc)
         height, width = whole_hwc.shape[:2]
         shown = decode_still(base, height // self.scale, width // self.scale)
@@ -198,6 +201,7 @@ class LayeredCodec:
 
     @torch.inference_mode()
     def _decoded(self, encoded: EncodedImage) -> Pixels:
+        check_size(encoded.height, encoded.width)
         side_bytes, base = split(encoded.bitstream)
         if is_thin(encoded.height, encoded.width, CELL):
             if side_bytes:
@@ -254,8 +258,7 @@ def _mirrored(values: NDArray[T], margin: int, axes: tuple[int, int]) -> NDArray
 
 
 def _padded_size(height: int, width: int) -> tuple[int, int]:
-    if height < 1 or width < 1 or height * width > MAX_PIXELS:
-        raise ValueError(f"a picture of {width} x {height} pixels, expected 1 to {MAX_PIXELS:,}")
+    check_size(height, width)
     return height + -height % CELL, width + -width % CELL
 
 

@@ -54,11 +54,10 @@ from archiver.codecs.perco_networks import Perco, Rate, shape_of
 from archiver.codecs.perco_sampling import LEVELS, Corners, Levels, Tiling, sampled, times_of
 from archiver.codecs.perco_spaces import EmbeddedSpace, Reader, Space, StableDiffusionSpace, WordReader
 from archiver.codecs.perco_text import words_of
-from archiver.codecs.specs import check_spec
+from archiver.codecs.specs import check_size, check_spec
 from archiver.codecs.stable_diffusion import load_autoencoder_kl, load_text_encoder
 from manifests.records import CodecSpec, EncodedImage, Param
 from pipelines.codec import Picture, Pixels
-from pipelines.images import MAX_PIXELS
 
 # Legend of suffixes: C channels; H, W pixels, padded; h, w latent cells, y, x cells of the hyper-latent.
 
@@ -158,8 +157,7 @@ class PercoCodec:
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Pixels -> indices, rows and columns."""
-        if height < 1 or width < 1 or height * width > MAX_PIXELS:
-            raise ValueError(f"a picture of {width} x {height} pixels, expected 1 to {MAX_PIXELS:,}")
+        check_size(height, width)
         side = self.space.cell * self.params.shrink
         least = -(-2 // self.params.shrink)
         return max(least, -(-height // side)), max(least, -(-width // side))

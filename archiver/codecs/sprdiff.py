@@ -56,14 +56,13 @@ from archiver.codecs.drawing import EVERYWHERE, noise, normal, true_to_base
 from archiver.codecs.latent_codec import LatentCoder, load_coder, pack_planes, unpack_planes
 from archiver.codecs.latent_model import whole
 from archiver.codecs.networks import levels_of, load_network, weight_files
-from archiver.codecs.specs import check_spec
+from archiver.codecs.specs import check_size, check_spec
 from archiver.codecs.sprdiff_networks import Eyes, Latents, Sprdiff, begun
 from archiver.codecs.sprdiff_shape import BRANCHES, CELL, COARSE, GRID, Shape
 from archiver.codecs.thin import decode_shrunk, encode_stretched
 from archiver.codecs.tiles import tiles
 from manifests.records import CodecSpec, EncodedImage
 from pipelines.codec import Picture, Pixels
-from pipelines.images import MAX_PIXELS
 
 # Legend of suffixes: B batch (always 1 here), C channels; H, W pixels, padded; h, w cells of 32x32 pixels.
 
@@ -220,8 +219,7 @@ class SprdiffCodec:
 
 
 def _cells(height: int, width: int) -> tuple[int, int]:
-    if height < 1 or width < 1 or height * width > MAX_PIXELS:
-        raise ValueError(f"a picture of {width} x {height} pixels, expected 1 to {MAX_PIXELS:,}")
+    check_size(height, width)
     return -(-height // CELL), -(-width // CELL)
 
 

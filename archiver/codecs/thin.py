@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from archiver.codecs.specs import check_size
 from manifests.records import EncodedImage
 from pipelines.codec import Picture, Pixels
 
@@ -35,6 +36,7 @@ def encode_stretched(encode: Callable[[Picture], EncodedImage], picture: Picture
 
 def decode_shrunk(decode: Callable[[EncodedImage], Pixels], encoded: EncodedImage, cell: int) -> Pixels:
     """Inverse of `encode_stretched`."""
+    check_size(encoded.height, encoded.width)
     whole = replace(encoded, height=max(encoded.height, cell), width=max(encoded.width, cell))
     return shrunk(decode(whole), encoded.height, encoded.width)
 

@@ -134,7 +134,9 @@ PRESETS: tuple[Preset, ...] = (
         bpp=0.06,
         summary="objects are true, their texture is redrawn",
     ),
-    _gan("0.04", 0.045, 8, "drawn by an adversarially trained network: shapes are true, surfaces are painted"),
+    _gan(
+        "0.04", 0.045, 8, "drawn by an adversarially trained network: shapes are true, surfaces are painted"
+    ),
     _gan("0.02", 0.023, 4, "as gan-0.04 from half of the symbols: edges begin to go"),
     _gan("0.011", 0.012, 2, "as gan-0.04 from a quarter of the symbols: colours and layout"),
     _perco_tiny(

@@ -22,8 +22,9 @@ The bitstream, all of it:
     byte 1..    32-bit words of a range coder (constriction), big-endian, without the zero bytes at the end:
                 tints (gan_tints.py), the label map (label_maps.py), then the symbols (symbols.py) of coded cells
 
-Width and height, to whole cells of 16x16 pixels and at least 2x2 cells, are the caller's. Noise comes from Philox keyed
-by a hash of the bitstream. The one parameter of the spec is `channels`, C. Palette and tables are in the weights file.
+Width and height, to whole cells of 16x16 pixels and at least 2x2 cells, are the caller's; shorter sides are stretched
+to two cells (thin.py). Noise comes from Philox keyed by a hash of the bitstream. The one parameter of the spec is
+`channels`, C. Palette and tables are in the weights file.
 """
 
 from collections.abc import Mapping, Sequence

@@ -19,9 +19,9 @@ The bitstream, all of it:
 Parameters of the spec: scale (2, 4 or 8) and chroma as for `avif`; quality (libavif's), which the networks are told;
 step, in hundredths: a larger one makes side symbols coarser and fewer side bits.
 The padding (edges repeated, to whole cells of 16x16) makes `scale` exact. A picture that is thinner than a cell is
-stretched to one instead (thin.py), and is its base alone: there is nothing around to draw from. The decoder mirrors
-base and side symbols MARGIN cells beyond the edges, draws that too, and cuts it off. Noise, of that size, comes from
-Philox keyed by a hash of the base: the same on every machine, whichever rows are restored.
+stretched to one instead (thin.py), and is its base alone, of a good quality: there is nothing around to draw from. The
+decoder mirrors base and side symbols MARGIN cells beyond the edges, draws that too, and cuts it off. Noise, of that
+size, comes from Philox keyed by a hash of the base: the same on every machine, whichever rows are restored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -151,7 +151,6 @@ class LayeredCodec:
 
     def _encoded(self, picture: Picture) -> EncodedImage:
         height, width = picture.pixels_hwc.shape[:2]
-        _padded_size(height, width)
         pixels_hwc = stretched(picture.pixels_hwc, CELL)
         thin = is_thin(height, width, CELL)
         base = self._based(pixels_hwc, max(self.quality, THIN_QUALITY) if thin else self.quality)

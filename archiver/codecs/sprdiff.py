@@ -34,9 +34,10 @@ The bitstream, all of it:
     byte 0      1
     byte 1..    32-bit words of a range coder (constriction), big-endian, without the zero bytes at the end: the symbols
 
-Width and height, to whole cells of 32x32 pixels, are the caller's. Noise comes from Philox keyed by a hash of the
-bitstream. The parameter of the spec is `rate`, 0 being the lowest. Weights are three files: the codec's own, the
-autoencoder, and the autoencoder for the squared error (foundation: the first one holds all).
+Width and height, to whole cells of 32x32 pixels, are the caller's; shorter sides are stretched to one (thin.py). Noise
+comes from Philox keyed by a hash of the bitstream. The parameter of the spec is `rate`, 0 being the lowest. Weights are
+three files: the codec's own, the autoencoder, and the autoencoder for the squared error (foundation: the first one
+holds all).
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -19,6 +19,7 @@ T = TypeVar("T", bound=np.generic)
 
 
 def is_thin(height: int, width: int, cell: int) -> bool:
+    """Whether a side is shorter than a cell, of `cell` pixels."""
     return min(height, width) < cell
 
 
@@ -42,27 +43,32 @@ def decode_shrunk(decode: Callable[[EncodedImage], Pixels], encoded: EncodedImag
 
 
 def stretched(values: NDArray[T], cell: int) -> NDArray[T]:
-    """(H, W, ...): rows and columns repeated, each about as often, where there are fewer than `cell`."""
+    """(H, W, ...): rows and columns repeated, each about as often, where there are fewer than `cell`.
+
+    ValueError, before memory is taken, where that is no size of a picture.
+    """
+    height, width = values.shape[:2]
+    check_size(height, width)
+    check_size(max(height, cell), max(width, cell))
     for axis in (0, 1):
-        values = values.take(_places(values.shape[axis], cell), axis)
+        if values.shape[axis] < cell:
+            values = values.take(_places(values.shape[axis], cell), axis)
     return values
 
 
 def shrunk(pixels_hwc: Pixels, height: int, width: int) -> Pixels:
     """Of the size that was stretched: each row and column is the mean of what it was repeated to."""
     for axis, length in enumerate((height, width)):
-        longer = pixels_hwc.shape[axis]
-        if longer == length:
+        if pixels_hwc.shape[axis] == length:
             continue
-        places = _places(length, longer)
+        places = _places(length, pixels_hwc.shape[axis])
         sums = np.add.reduceat(pixels_hwc, np.searchsorted(places, np.arange(length)), axis, dtype=np.int64)
         counts = np.expand_dims(np.bincount(places), tuple(other for other in range(3) if other != axis))
         pixels_hwc = ((2 * sums + counts) // (2 * counts)).astype(np.uint8)
     return pixels_hwc
 
 
-def _places(length: int, least: int) -> NDArray[np.int64]:
-    """Which row each of at least `least` rows repeats."""
-    longer = max(length, least)
+def _places(length: int, longer: int) -> NDArray[np.int64]:
+    """Which of `length` rows each of `longer` ones repeats."""
     places: NDArray[np.int64] = np.arange(longer) * length // longer
     return places

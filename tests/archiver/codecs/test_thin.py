@@ -5,6 +5,7 @@ import pytest
 
 from archiver.codecs.thin import shrunk, stretched
 from archiver.evaluation.artefacts import colour_shift
+from pipelines.images import MAX_PIXELS
 from tests.codec_suite import decode_one, encode_one, load_preset
 from tests.samples import gradient, noise
 
@@ -15,6 +16,14 @@ def test_shrinking_undoes_stretching(height: int, width: int) -> None:
     longer = stretched(thin, 16)
     assert longer.shape == (max(height, 16), max(width, 16), 3)
     assert np.array_equal(shrunk(longer, height, width), thin)
+
+
+def test_a_size_that_cannot_be_is_refused_before_it_is_stretched() -> None:
+    with pytest.raises(ValueError, match="a picture of 4 x 0 pixels"):
+        stretched(noise(0, 4), 16)
+    line = np.broadcast_to(np.uint8(0), (1, MAX_PIXELS // 2, 3))
+    with pytest.raises(ValueError, match=f"a picture of {MAX_PIXELS // 2} x 16 pixels"):
+        stretched(line, 16)
 
 
 def test_rows_are_repeated_about_equally_often() -> None:

@@ -11,7 +11,7 @@ from archiver.codecs.gan_networks import CONTEXT, Encoder, Gan, Shape
 from archiver.codecs.label_maps import fit_label_tables
 from archiver.codecs.networks import save_network
 from archiver.codecs.symbols import fit_tables
-from archiver.training.gan import seen
+from archiver.training.gan_fit import seen
 from manifests.records import CodecSpec
 from tests.golden_files import sha256
 from tests.samples import photographs

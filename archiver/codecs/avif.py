@@ -54,7 +54,8 @@ class AvifCodec:
 
     def _encoded(self, picture: Picture) -> EncodedImage:
         pixels_hwc = picture.pixels_hwc
-        height, width = _checked_size(*pixels_hwc.shape[:2])
+        height, width = pixels_hwc.shape[:2]
+        check_size(height, width)
         grey = not np.any(pixels_hwc != pixels_hwc[..., :1])
         image = Image.fromarray(np.ascontiguousarray(pixels_hwc[..., 0]) if grey else pixels_hwc)
         small = _resized(image, _reduced(height, self.scale), _reduced(width, self.scale))
@@ -62,7 +63,8 @@ class AvifCodec:
         return EncodedImage(bitstream, picture.caption, height, width)
 
     def _decoded(self, encoded: EncodedImage) -> Pixels:
-        height, width = _checked_size(encoded.height, encoded.width)
+        height, width = encoded.height, encoded.width
+        check_size(height, width)
         small = decode_still(encoded.bitstream, _reduced(height, self.scale), _reduced(width, self.scale))
         return np.array(_resized(small, height, width).convert("RGB"), dtype=np.uint8)
 
@@ -83,11 +85,6 @@ def load_avif(spec: CodecSpec) -> AvifCodec:
     if chroma != "4:2:0" and chroma != "4:4:4":
         raise ValueError(f"chroma {chroma!r}, expected 4:2:0 or 4:4:4")
     return AvifCodec(spec, scale, quality, "4:2:0" if chroma == "4:2:0" else "4:4:4")
-
-
-def _checked_size(height: int, width: int) -> tuple[int, int]:
-    check_size(height, width)
-    return height, width
 
 
 def _reduced(side: int, scale: int) -> int:

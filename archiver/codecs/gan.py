@@ -216,7 +216,7 @@ def padded(pixels_hwc: Pixels) -> Pixels:
 
 def _cells(height: int, width: int) -> tuple[int, int]:
     check_size(height, width)
-    return max(2, -(-height // CELL)), max(2, -(-width // CELL))
+    return -(-max(height, LEAST) // CELL), -(-max(width, LEAST) // CELL)
 
 
 def load_gan(spec: CodecSpec, weights: Mapping[str, Path], device: str) -> GanCodec:

@@ -206,7 +206,7 @@ class Gan(nn.Module):
             self.encoder, self.generator = Encoder(shape), Generator(shape, planes)
         self.embed = nn.Embedding(shape.labels + 1, self.LABEL_PLANES)  # 0: this cell is coded
         self.register_buffer("palette", torch.zeros(shape.labels, 5))  # see gan_labels.py
-        # Tables of symbols.py and label_maps.py; training leaves them empty, `archiver.training.gan.fitted` fills them.
+        # Tables of symbols.py and label_maps.py; training leaves them empty, training/gan_fit.py fills them.
         tables = {
             "neighbours": (shape.channels, CONTEXT, 3),
             "tables": (shape.channels, STATES**CONTEXT, LEVELS),

@@ -129,7 +129,6 @@ class SprdiffCodec:
 
     def _encoded(self, picture: Picture) -> EncodedImage:
         height, width = picture.pixels_hwc.shape[:2]
-        _cells(height, width)
         features = seen_by(self.network, self.eyes, padded(picture.pixels_hwc), self.device)
         bitstream = self.pack(self.symbols(features))
         return EncodedImage(bitstream, picture.caption, height, width)

@@ -16,8 +16,7 @@ from archiver.codecs.perco_sampling import LEVELS, TIMES, Corners, Tiling, sampl
 from archiver.codecs.perco_spaces import EmbeddedSpace, Reader, Space, WordReader
 from archiver.codecs.perco_text import TextShape, to_list, words_of
 from archiver.perception.lpips import LPIPS
-from archiver.training.gan import GanCrops
-from archiver.training.stream import Arrays
+from archiver.training.stream import Arrays, PlainCrops
 from archiver.training.task import Batch, Step
 from pipelines.codec import Pixels
 
@@ -58,7 +57,7 @@ class PercoCrops:
     def __call__(
         self, pixels_hwc: Pixels, caption: str | None, count: int, block_seed: int, seed: int
     ) -> Arrays:
-        plain = GanCrops(self.crop)(pixels_hwc, caption, count, block_seed, seed)
+        plain = PlainCrops(self.crop)(pixels_hwc, caption, count, block_seed, seed)
         return {**plain, "caption": np.tile(to_letters(caption or ""), (count, 1))}
 
 

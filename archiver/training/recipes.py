@@ -17,7 +17,8 @@ from archiver.codecs.sprdiff_shape import FOUNDATION
 from archiver.codecs.sprdiff_shape import Shape as SprdiffShape
 from archiver.training.autoencoder import AutoencoderTask
 from archiver.training.autoencoder import fitted as normalised
-from archiver.training.gan import GanCrops, GanTask, GanWeights, fitted
+from archiver.training.gan import GanTask, GanWeights
+from archiver.training.gan_fit import fitted
 from archiver.training.layered import LayeredCrops, LayeredTask, LayeredWeights
 from archiver.training.layered import fitted as layered_fitted
 from archiver.training.loop import Run, Schedule
@@ -31,7 +32,7 @@ from archiver.training.photos import licences, list_photos
 from archiver.training.ranks import join_ranks
 from archiver.training.sprdiff import SprdiffTask, SprdiffWeights, embedded_eyes, published
 from archiver.training.sprdiff_fit import fitted as frozen
-from archiver.training.stream import Crops, Feed
+from archiver.training.stream import Crops, Feed, PlainCrops
 from archiver.training.task import Task
 from archiver.weights import named_weights
 from manifests.storage import Location
@@ -131,7 +132,7 @@ RECIPES: tuple[Recipe, ...] = (
             GanWeights(sketch_steps=0, layout=3.0, grid=40.0),
             parts["autoencoder"],
         ),
-        crops=GanCrops(256),
+        crops=PlainCrops(256),
         crop=256,
         batch=2,
         schedule=Schedule(steps=10_900, rate=4e-4, cool_down=3_500),
@@ -143,7 +144,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         "autoencoder-mse",
         task=lambda _: AutoencoderTask(AUTOENCODER, None),
-        crops=GanCrops(128),
+        crops=PlainCrops(128),
         crop=128,
         batch=16,
         schedule=Schedule(steps=1_300, rate=1e-3, cool_down=600),
@@ -155,7 +156,7 @@ RECIPES: tuple[Recipe, ...] = (
         task=lambda parts: AutoencoderTask(
             AUTOENCODER, Weights(l1=1.0, dists_from=0, critic_from=600), parts["autoencoder-mse"]
         ),
-        crops=GanCrops(128),
+        crops=PlainCrops(128),
         crop=128,
         batch=8,
         schedule=Schedule(steps=1_500, rate=5e-4, cool_down=800),
@@ -171,7 +172,7 @@ RECIPES: tuple[Recipe, ...] = (
             SprdiffWeights(),
             embedded_eyes(parts),
         ),
-        crops=GanCrops(192),
+        crops=PlainCrops(192),
         crop=192,
         batch=4,
         schedule=Schedule(steps=8_000, rate=5e-4, cool_down=2_200, betas=(0.9, 0.99)),
@@ -212,7 +213,7 @@ RECIPES: tuple[Recipe, ...] = (
             ),
             parts,
         ),
-        crops=GanCrops(512),
+        crops=PlainCrops(512),
         crop=512,
         batch=4,
         schedule=Schedule(
@@ -226,7 +227,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         "gan-paper",
         task=lambda _: GanTask(_PAPER, Weights(), GanWeights(sees_labels=True)),
-        crops=GanCrops(256),
+        crops=PlainCrops(256),
         crop=256,
         batch=8,
         schedule=Schedule(steps=280_000, rate=2e-4, cool_down=40_000, critic_rate=2e-4, betas=(0.5, 0.99)),

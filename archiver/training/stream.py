@@ -28,6 +28,22 @@ class Crops(Protocol):
 
 
 @dataclass(frozen=True)
+class PlainCrops:
+    """Plain crops of a photograph."""
+
+    crop: int
+
+    def __call__(
+        self, pixels_hwc: Pixels, caption: str | None, count: int, block_seed: int, seed: int
+    ) -> Arrays:
+        rng = np.random.default_rng(seed)
+        corners = windows(pixels_hwc.shape[0], pixels_hwc.shape[1], self.crop, 1, count, rng)
+        return {
+            "target": np.stack([pixels_hwc[y : y + self.crop, x : x + self.crop] for y, x in corners]),
+        }
+
+
+@dataclass(frozen=True)
 class Feed:
     """Which photographs, and how they are cut: a block is `photos` photographs of `batch` crops each, shuffled."""
 

@@ -11,11 +11,10 @@ from archiver.codecs import autoencoder as module
 from archiver.codecs.autoencoder import Autoencoder, decoded_levels, encoded_latents, load_autoencoder
 from archiver.codecs.gan_networks import Shape
 from archiver.training.autoencoder import AutoencoderTask, fitted
-from archiver.training.gan import GanCrops
 from archiver.training.loop import Schedule, tensors_of, train
 from archiver.training.perceptual import Weights
 from archiver.training.recipes import Recipe, export, start
-from archiver.training.stream import block_of
+from archiver.training.stream import PlainCrops, block_of
 from manifests.storage import locate
 from tests.samples import photograph
 from tests.tiny_training import write_photographs
@@ -25,7 +24,7 @@ SCHEDULE = Schedule(steps=3, warm_up=2, cool_down=2, check_steps=2, save_seconds
 FIRST = Recipe(
     "first",
     task=lambda _: AutoencoderTask(SHAPE, None),
-    crops=GanCrops(64),
+    crops=PlainCrops(64),
     crop=64,
     batch=4,
     schedule=SCHEDULE,
@@ -37,7 +36,7 @@ SECOND = Recipe(
     task=lambda parts: AutoencoderTask(
         SHAPE, Weights(dists_from=0, critic_from=1, dists_side=32), parts["autoencoder-mse"]
     ),
-    crops=GanCrops(64),
+    crops=PlainCrops(64),
     crop=64,
     batch=4,
     schedule=SCHEDULE,

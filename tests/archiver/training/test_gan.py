@@ -12,10 +12,12 @@ from archiver.codecs.autoencoder import Autoencoder
 from archiver.codecs.gan_networks import Gan, Shape, quantised, there
 from archiver.codecs.networks import load_network, save_network
 from archiver.codecs.symbols import LEVELS
-from archiver.training.gan import GanCrops, GanTask, GanWeights, RateModel, boxes, fitted, take_over
+from archiver.training.gan import RATES, GanTask, GanWeights, RateModel, boxes, take_over
+from archiver.training.gan_fit import fitted
 from archiver.training.loop import Run, Schedule, train
 from archiver.training.perceptual import Weights
 from archiver.training.recipes import Recipe, export, find_recipe, start
+from archiver.training.stream import PlainCrops
 from manifests.storage import locate
 from tests.codec_suite import decode_one, encode_one
 from tests.golden_files import sha256
@@ -60,7 +62,7 @@ def recipe_of(shape: Shape) -> Recipe:
     return Recipe(
         "tiny-gan",
         task=lambda _: GanTask(shape, weights, GanWeights(sketch_steps=2, sees_labels=True)),
-        crops=GanCrops(64),
+        crops=PlainCrops(64),
         crop=64,
         batch=4,
         schedule=Schedule(steps=5, warm_up=2, cool_down=2, check_steps=4, save_seconds=600),
@@ -156,6 +158,26 @@ def test_boxes_are_drawn_in_their_share_of_the_crops() -> None:
     some = drawn.any(1).float().mean()
     assert 0.15 < float(some) < 0.3
     assert not bool(boxes(50, 8, 0.0, random).any())
+
+
+def test_a_batch_has_one_rate_and_is_remembered_with_its_like() -> None:
+    torch.manual_seed(0)
+    weights = Weights(dists_from=0, critic_from=9, dists_side=32, mosaic=1.0)
+    task = GanTask(EMBEDDED, weights, GanWeights(sketch_steps=0))
+    target = torch.rand(3, 3, 64, 64) * 2 - 1
+    drawn = set()
+    for step in range(6):
+        random = torch.Generator().manual_seed(step)
+        batch = task.prepared({"target": target}, random)
+        (channels,) = set(batch["channels"].tolist())
+        place = RATES.index(channels)
+        assert task.critic is not None
+        before = task.critic.get_buffer("mosaic.seen").clone()
+        task.generator_loss(batch, 500, random)
+        changed = task.critic.get_buffer("mosaic.seen") != before
+        assert changed.nonzero().flatten().tolist() == [place]
+        drawn.add(channels)
+    assert drawn == {2, 4}
 
 
 def test_the_papers_layout_has_the_papers_widths() -> None:

@@ -13,11 +13,11 @@ from archiver.codecs.latent_codec import load_coder
 from archiver.codecs.sprdiff_networks import Sprdiff, averages_and_details
 from archiver.codecs.sprdiff_shape import Shape
 from archiver.training import context_fit, sprdiff_fit
-from archiver.training.gan import GanCrops
 from archiver.training.loop import Run, Schedule, train
 from archiver.training.perceptual import Weights
 from archiver.training.recipes import Recipe, export, find_recipe, start
 from archiver.training.sprdiff import SprdiffTask, SprdiffWeights, embedded_eyes
+from archiver.training.stream import PlainCrops
 from manifests.storage import locate
 from tests.codec_suite import decode_one, encode_one
 from tests.golden_files import sha256
@@ -51,7 +51,7 @@ TINY = Recipe(
     task=lambda parts: SprdiffTask(
         SHAPE, Weights(dists_from=2, critic_from=3, dists_side=32), EXTRA, embedded_eyes(parts)
     ),
-    crops=GanCrops(64),
+    crops=PlainCrops(64),
     crop=64,
     batch=4,
     schedule=Schedule(steps=5, warm_up=2, cool_down=2, check_steps=4, save_seconds=600),

@@ -15,11 +15,11 @@ from archiver.codecs.sprdiff_denoiser import Denoiser, signal_and_noise
 from archiver.codecs.sprdiff_foundation import Dino, KlLatents, LowRank, published_names
 from archiver.codecs.sprdiff_shape import FOUNDATION, Shape
 from archiver.training import context_fit, sprdiff_fit
-from archiver.training.gan import GanCrops
 from archiver.training.loop import Schedule, train
 from archiver.training.perceptual import Weights
 from archiver.training.recipes import Recipe, export, find_recipe, start
 from archiver.training.sprdiff import SprdiffTask, SprdiffWeights, published
+from archiver.training.stream import PlainCrops
 from manifests.records import CodecSpec
 from manifests.storage import locate
 from tests.codec_suite import decode_one, encode_one
@@ -42,7 +42,7 @@ RECIPE = Recipe(
         ),
         parts,
     ),
-    crops=GanCrops(64),
+    crops=PlainCrops(64),
     crop=64,
     batch=2,
     schedule=Schedule(steps=5, warm_up=2, cool_down=2, check_steps=4, save_seconds=600),

@@ -20,6 +20,7 @@ SHAPE = {
     "coarse_blocks": 1,
     "deep": 8,
     "deep_blocks": 1,
+    "edges": 1,
     "side": 3,
 }
 TINY = Recipe(

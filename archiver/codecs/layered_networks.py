@@ -37,13 +37,19 @@ class Shape:
     deep: int = 192  # channels at 1/16
     deep_blocks: int = 0  # 0: no such level
     side: int = 0  # channels of side symbols, at 1/16; 0: none
+    # 1: at 1/8 and below, what is beyond the edges is as the edges are; 0: nothing is, which shows as lines near them.
+    edges: int = 0
 
 
 class Block(nn.Module):
-    """(B, C, h, w) -> the same: 1x1 to twice the channels, depthwise 3x3, 1x1; told the condition."""
+    """(B, C, h, w) -> the same: 1x1 to twice the channels, depthwise 3x3, 1x1; told the condition.
 
-    def __init__(self, channels: int, condition: int) -> None:
+    `edges`: what the 3x3 sees beyond the edges are the edges, repeated, and not zeros.
+    """
+
+    def __init__(self, channels: int, condition: int, edges: bool = False) -> None:
         super().__init__()
+        self.edges = edges
         self.widen = nn.Conv2d(channels, 2 * channels, 1)
         self.told = nn.Linear(condition, 2 * channels)
         self.mix = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1, groups=2 * channels)
@@ -59,8 +65,28 @@ class Block(nn.Module):
             wide = F.conv2d(x_bchw, self.widen.weight, self.widen.bias + told[0])
         else:
             wide = self.widen(x_bchw) + told[:, :, None, None].to(x_bchw.dtype)
-        out: Tensor = x_bchw + self.narrow(bent(self.mix(bent(wide))))
+        wide = bent(wide)
+        mixed = self.mix(wide)
+        if self.edges:
+            _add_edges(mixed, wide, self.mix.weight)
+        out: Tensor = x_bchw + self.narrow(bent(mixed))
         return out
+
+
+def _add_edges(mixed: Tensor, x_bchw: Tensor, weight: Tensor) -> None:
+    """What a depthwise 3x3 convolution lacks where it was given zeros beyond the edges instead of the edges; in place.
+
+    Padding itself would copy all of the widest features.
+    """
+
+    def seen(line: Tensor, kernel: Tensor) -> Tensor:
+        return F.conv1d(line, kernel[:, None], groups=len(weight))
+
+    rows, columns = weight[:, 0].unbind(1), weight[:, 0].unbind(2)
+    for place in (0, -1):  # corners are a part of the rows
+        mixed[:, :, place] += seen(F.pad(x_bchw[:, :, place], (1, 1), mode="replicate"), rows[place])
+    for place in (0, -1):
+        mixed[..., place] += seen(F.pad(x_bchw[..., place], (1, 1)), columns[place])
 
 
 def in_rows(block: nn.Module, x_bchw: Tensor, condition: Tensor) -> Tensor:
@@ -92,8 +118,16 @@ class Deep(nn.Module):
     def __init__(self, shape: Shape, condition: int) -> None:
         super().__init__()
         self.down = nn.Conv2d(shape.coarse, shape.deep, 2, stride=2)
-        self.side = nn.Conv2d(shape.side, shape.deep, 3, padding=1) if shape.side else None
-        self.blocks = nn.ModuleList(Block(shape.deep, condition) for _ in range(shape.deep_blocks))
+        self.side = (
+            nn.Conv2d(
+                shape.side, shape.deep, 3, padding=1, padding_mode="replicate" if shape.edges else "zeros"
+            )
+            if shape.side
+            else None
+        )
+        self.blocks = nn.ModuleList(
+            Block(shape.deep, condition, bool(shape.edges)) for _ in range(shape.deep_blocks)
+        )
         self.up = nn.Conv2d(shape.deep, 4 * shape.coarse, 1)
         with torch.no_grad():
             self.up.weight.mul_(0.1)
@@ -128,7 +162,9 @@ class Enhancer(nn.Module):
         )
         self.before = nn.ModuleList(Block(fine, told) for _ in range(shape.fine_blocks))
         self.down = nn.Conv2d(fine, coarse, 2, stride=2)
-        self.inside = nn.ModuleList(Block(coarse, told) for _ in range(shape.coarse_blocks))
+        self.inside = nn.ModuleList(
+            Block(coarse, told, bool(shape.edges)) for _ in range(shape.coarse_blocks)
+        )
         self.deep = Deep(shape, told) if shape.deep_blocks else None
         self.up = nn.Conv2d(coarse, 4 * fine, 1)
         self.after = nn.ModuleList(Block(fine, told) for _ in range(shape.fine_blocks))

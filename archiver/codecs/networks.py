@@ -16,6 +16,9 @@ from manifests.records import CodecSpec
 
 Network = TypeVar("Network", bound=nn.Module)
 
+PACKED_FROM = 32  # weights of an output: for fewer, their step would cost what int8 saves
+STEPS = ".steps"  # ends the name of the steps of a packed tensor
+
 
 def channels_last(network: Network) -> Network:
     """The network with its weights laid out as CPUs and tensor cores want them; changed in place."""
@@ -35,13 +38,31 @@ def weight_files(spec: CodecSpec, weights: Mapping[str, Path], count: int) -> li
     return [weights[sha256] for sha256 in spec.weights]
 
 
-def save_network(network: nn.Module, shape: Mapping[str, object], file: Path) -> None:
-    """Weights in fp16 (integers as they are), with the arguments that make such a network."""
-    tensors = {
-        name: (value.half() if value.is_floating_point() else value).contiguous()
-        for name, value in network.state_dict().items()
-    }
+def save_network(network: nn.Module, shape: Mapping[str, object], file: Path, packed: bool = False) -> None:
+    """Weights in fp16 (integers as they are), with the arguments that make such a network.
+
+    `packed`: matrices and kernels as int8 with a step for each output, in half the bytes.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, value in network.state_dict().items():
+        if not value.is_floating_point():
+            tensors[name] = value.contiguous()
+        elif packed and value[:1].numel() >= PACKED_FROM and value.dim() > 1:
+            tensors[name], tensors[name + STEPS] = _packed(value)
+        else:
+            tensors[name] = value.half().contiguous()
     save_file(tensors, file, {"shape": json.dumps(dict(shape), sort_keys=True)})
+
+
+def _packed(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """(outputs, ...) -> int8 of the same shape, and what 1 of them is worth: (outputs,), fp32."""
+    steps = weight.float().abs().flatten(1).amax(1) / 127
+    whole = (weight.float() / _along(steps.clamp(min=1e-30), weight)).round()
+    return whole.to(torch.int8).contiguous(), steps
+
+
+def _along(steps: Tensor, weight: Tensor) -> Tensor:
+    return steps.reshape(-1, *[1] * (weight.dim() - 1))
 
 
 def load_network(file: Path, make: Callable[[dict[str, int]], Network], device: torch.device) -> Network:
@@ -50,6 +71,9 @@ def load_network(file: Path, make: Callable[[dict[str, int]], Network], device: 
         with safe_open(file, "pt") as found:
             shape = json.loads((found.metadata() or {})["shape"])
             tensors = {name: found.get_tensor(name) for name in found.keys()}  # noqa: SIM118
+        for name in [name for name in tensors if name.endswith(STEPS)]:
+            whole = tensors[name.removesuffix(STEPS)]
+            tensors[name.removesuffix(STEPS)] = whole.float() * _along(tensors.pop(name), whole)
         network = make(shape)
         network.load_state_dict(tensors)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -49,6 +49,15 @@ def test_an_enhancer_that_has_grown_draws_as_before_and_learns() -> None:
         assert bool(slope.any())
 
 
+@torch.no_grad()
+def test_a_network_draws_the_same_where_nothing_learns() -> None:
+    torch.manual_seed(0)
+    enhancer, symbols = Enhancer(replace(SIDED, edges=1)), torch.randn(1, 3, 4, 4).round()
+    with torch.enable_grad():
+        expected = drawn(enhancer, symbols).detach()
+    assert torch.allclose(drawn(enhancer, symbols), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("blocks", [1, 2, 3])
 def test_side_symbols_change_what_is_drawn_near_them_alone(blocks: int) -> None:
     torch.manual_seed(0)
@@ -63,15 +72,36 @@ def test_side_symbols_change_what_is_drawn_near_them_alone(blocks: int) -> None:
 
 
 @pytest.mark.parametrize("height", [ROWS + 1, 2 * ROWS + 3])
+@pytest.mark.parametrize("edges", [False, True])
 @torch.no_grad()
-def test_a_block_makes_the_same_of_rows_as_of_all(height: int) -> None:
+def test_a_block_makes_the_same_of_rows_as_of_all(height: int, edges: bool) -> None:
     torch.manual_seed(0)
-    block, x, condition = Block(8, 4), torch.randn(1, 8, height, 5), torch.randn(1, 4)
+    block, x, condition = Block(8, 4, edges), torch.randn(1, 8, height, 5), torch.randn(1, 4)
     torch.nn.init.normal_(block.told.weight)
     expected = block(x, condition)
     made = in_rows(block, x, condition)
     assert torch.allclose(made, expected, atol=1e-5)
     assert made is x
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (2, 3), (6, 7)])
+def test_a_block_sees_its_edges_repeated_beyond_them(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    block, other = Block(8, 4, edges=True), Block(8, 4)
+    other.load_state_dict(block.state_dict())
+    other.mix.padding_mode = "replicate"
+    condition, x = torch.randn(2, 4), torch.randn(2, 8, *size)
+    slopes = []
+    for made_by in (block, other):
+        seen = x.clone().requires_grad_(True)
+        made = made_by(seen, condition)
+        made.square().sum().backward()
+        assert seen.grad is not None
+        slopes.append((made.detach(), seen.grad, made_by.mix.weight.grad))
+    for found, expected in zip(*slopes, strict=True):
+        assert found is not None
+        assert expected is not None
+        assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from archiver.codecs.layered_networks import Shape
+from archiver.codecs.layered_shape import Shape
 from archiver.training.layered import LayeredCrops, LayeredTask, LayeredWeights, fitted
 from archiver.training.loop import Run, Schedule
 from archiver.training.perceptual import Weights

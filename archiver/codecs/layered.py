@@ -41,16 +41,8 @@ from archiver.codecs.av1 import Chroma, decode_still, encode_still
 from archiver.codecs.drawing import enlarged, noise, normal, true_to_base
 from archiver.codecs.latent_codec import LatentCoder, load_coder, pack_planes, unpack_planes
 from archiver.codecs.latent_model import LARGEST
-from archiver.codecs.layered_networks import (
-    CELL,
-    DRAWN_REACH,
-    ENCODER_REACH,
-    SCALES,
-    Enhancer,
-    Shape,
-    band,
-    conditions,
-)
+from archiver.codecs.layered_networks import Enhancer
+from archiver.codecs.layered_shape import CELL, DRAWN_REACH, ENCODER_REACH, SCALES, Shape, band, conditions
 from archiver.codecs.networks import levels_of, load_network, weight_files
 from archiver.codecs.specs import check_size, check_spec
 from archiver.codecs.thin import is_thin, shrunk, stretched

@@ -11,17 +11,8 @@ from archiver.codecs.av1 import decode_still
 from archiver.codecs.drawing import enlarged
 from archiver.codecs.latent_model import ContextModel, bits_of, noisy, whole
 from archiver.codecs.layered import NAME, VERSION, LayeredCodec, based, load_enhancer, padded, reduced
-from archiver.codecs.layered_networks import (
-    BANDS,
-    CELL,
-    CONTEXT_WIDTH,
-    SCALES,
-    SLICES,
-    Enhancer,
-    Shape,
-    band,
-    conditions,
-)
+from archiver.codecs.layered_networks import Enhancer
+from archiver.codecs.layered_shape import BANDS, CELL, CONTEXT_WIDTH, SCALES, SLICES, Shape, band, conditions
 from archiver.presets import PRESETS
 from archiver.training.context_fit import Plane, fit_context
 from archiver.training.loop import Run

@@ -10,7 +10,7 @@ from torch import nn
 
 from archiver.codecs.autoencoder import SHAPE as AUTOENCODER
 from archiver.codecs.gan_networks import Shape as GanShape
-from archiver.codecs.layered_networks import CELL, Shape
+from archiver.codecs.layered_shape import CELL, Shape
 from archiver.codecs.networks import save_network
 from archiver.codecs.perco_import import RATES as PERCO_RATES
 from archiver.codecs.sprdiff_shape import FOUNDATION

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from archiver.codecs import load_codec
 from archiver.codecs.latent_codec import pack_planes
 from archiver.codecs.layered import LayeredCodec, join, split
-from archiver.codecs.layered_networks import band
+from archiver.codecs.layered_shape import band
 from archiver.presets import find_preset
 from archiver.weights import shipped_weights
 from manifests.records import EncodedImage

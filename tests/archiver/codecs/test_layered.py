@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from archiver.codecs import layered, layered_networks, load_codec
+from archiver.codecs import layered, layered_blocks, layered_networks, load_codec
 from archiver.codecs.av1 import decode_still, wrap
 from archiver.codecs.drawing import joined, noise, normal, true_to_base
 from archiver.codecs.latent_codec import pack_planes, unpack_planes
 from archiver.codecs.layered import LayeredCodec, _mirrored, join, split
-from archiver.codecs.layered_networks import band
+from archiver.codecs.layered_shape import band
 from archiver.evaluation.artefacts import artefacts, exceeded
 from archiver.perception.lpips import LPIPS
 from archiver.presets import find_preset
@@ -124,7 +124,8 @@ def test_tiles_join_without_a_seam(codec: LayeredCodec, monkeypatch: pytest.Monk
     encoded = encode_one(codec, pixels_hwc)
     drawn, symbols_chw = decode_one(codec, encoded), codec.observed(pixels_hwc)
     monkeypatch.setattr(layered, "TILE", 4)
-    monkeypatch.setattr(layered_networks, "ROWS", 5)
+    for module in (layered_blocks, layered_networks):
+        monkeypatch.setattr(module, "ROWS", 5)
     assert apart(drawn, decode_one(codec, encoded)) <= 1
     # Sums of floats, before rounding, are not the same to the last bit.
     assert np.mean(codec.observed(pixels_hwc) != symbols_chw) < 0.002

@@ -8,17 +8,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from archiver.codecs.drawing import enlarged
-from archiver.codecs.layered_networks import (
-    CELL,
-    DRAWN_REACH,
-    ENCODER_REACH,
-    ROWS,
-    SCALES,
-    Block,
-    Enhancer,
-    Shape,
-    in_rows,
-)
+from archiver.codecs.layered_blocks import ROWS, Block, in_rows
+from archiver.codecs.layered_networks import Deep, Enhancer
+from archiver.codecs.layered_shape import CELL, DRAWN_REACH, ENCODER_REACH, SCALES, Shape
 from archiver.training.layered import LayeredTask, LayeredWeights, grow
 from archiver.training.perceptual import Weights
 from archiver.training.recipes import find_recipe
@@ -102,6 +94,16 @@ def test_a_block_sees_its_edges_repeated_beyond_them(size: tuple[int, int]) -> N
         assert found is not None
         assert expected is not None
         assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("edges", [0, 1])
+@torch.no_grad()
+def test_what_is_flat_stays_flat_to_its_edges_where_they_are_repeated(edges: int) -> None:
+    torch.manual_seed(0)
+    level = Deep(replace(SIDED, edges=edges), 4)
+    made = level(torch.ones(1, 8, 12, 8), torch.ones(1, 3, 6, 4), torch.zeros(1, 4))
+    apart = (made - made[..., 4:6, 4:6].repeat(1, 1, 6, 4)).abs().amax()  # cells of 1/16 have four places
+    assert float(apart) < 1e-5 if edges else float(apart) > 1e-3
 
 
 @torch.no_grad()

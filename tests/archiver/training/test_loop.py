@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from archiver.codecs.layered_networks import Enhancer, Shape
+from archiver.codecs.layered_networks import Enhancer
+from archiver.codecs.layered_shape import Shape
 from archiver.codecs.networks import load_network
 from archiver.training import context_fit, layered
 from archiver.training.layered import LayeredCrops, LayeredTask

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Starts a real S3 server on loopback: Ceph with one monitor, one OSD on a sparse file, and one RADOS gateway.
 #
-#   infra/s3/ceph_up.sh [FOLDER [PORT]]      default: /tmp/archiver-ceph 18083
+#   infra/s3/ceph_up.sh [FOLDER [PORT]]      default: /tmp/archiver-ceph 18083; port 0: one that is free
 #
 # Needs root (Debian's packages are installed where missing; no container engine). Run again, it leaves a server that
 # answers as it is. Prints the three ARCHIVER_TEST_S3_* settings; everything else goes to FOLDER/up.log.
@@ -9,7 +9,6 @@ set -euo pipefail
 
 folder=$(realpath -m "${1:-/tmp/archiver-ceph}")
 port=${2:-18083}
-monitor_port=$((port + 1))
 access_key=ARCHIVERTEST secret_key=ArchiverTestSecret
 conf=$folder/ceph.conf
 
@@ -20,6 +19,16 @@ settings() {
 }
 
 answers() { curl --silent --fail --max-time 5 --output /dev/null "http://127.0.0.1:$port/"; }
+
+# Below 32768, where Linux begins to give ports to whoever asks for any: one found there can be gone before it is used.
+free_port() {
+    local candidate
+    while :; do
+        candidate=$((20000 + RANDOM % 12000))
+        (: <"/dev/tcp/127.0.0.1/$candidate") 2>/dev/null || break
+    done
+    echo "$candidate"
+}
 
 die() {
     echo "ceph_up: $1; see $folder/up.log" >&2
@@ -96,6 +105,17 @@ make_monitor() {
     ceph-mon -c "$conf" -i m --mkfs --monmap "$folder/monmap" --keyring "$folder/keyring"
 }
 
+start_monitor() { # more than once, should its port be taken meanwhile
+    for _ in 1 2 3; do
+        monitor_port=$(free_port)
+        rm -rf -- "$folder/mon"
+        mkdir "$folder/mon"
+        write_conf
+        make_monitor && ceph-mon -c "$conf" -i m && return 0
+    done
+    return 1
+}
+
 make_osd() {
     local uuid
     uuid=$(uuidgen)
@@ -104,11 +124,19 @@ make_osd() {
     ceph -c "$conf" --connect-timeout 30 osd crush add osd.0 1.0 host=localhost root=default
 }
 
+start_osd() { # more than once: one that asks before it knows the monitor's fsid ends with "wrong fsid"
+    for _ in 1 2 3; do
+        ceph-osd -c "$conf" -i 0 && return 0
+    done
+    return 1
+}
+
 osd_is_up() { ceph -c "$conf" --connect-timeout 5 osd stat | grep -q '1 up'; }
 
 mkdir -p "$folder"
 touch "$folder/up.log"
 if [[ -e $conf ]]; then
+    ((port)) || port=$(sed -n 's/^rgw_frontends = .*://p' "$conf")
     if answers; then
         settings
         exit 0
@@ -116,14 +144,14 @@ if [[ -e $conf ]]; then
     "$(dirname "$0")/ceph_down.sh" "$folder" # a half-started one
     mkdir -p "$folder"
 fi
-answers && die "port $port is taken by another server"
 install_packages
-mkdir -p "$folder"/{mon,osd,rgw,run,log}
+((port)) || port=$(free_port)
+answers && die "port $port is taken by another server"
+mkdir -p "$folder"/{osd,rgw,run,log}
 fsid=$(uuidgen)
-write_conf
-{ make_monitor && ceph-mon -c "$conf" -i m; } >>"$folder/up.log" 2>&1 || die "the monitor did not start"
+start_monitor >>"$folder/up.log" 2>&1 || die "the monitor did not start"
 make_osd >>"$folder/up.log" 2>&1 || die "the OSD could not be made"
-ceph-osd -c "$conf" -i 0 >>"$folder/up.log" 2>&1 || die "the OSD did not start"
+start_osd >>"$folder/up.log" 2>&1 || die "the OSD did not start"
 until_true 60 "the OSD" osd_is_up
 radosgw -c "$conf" -n client.rgw.a >>"$folder/up.log" 2>&1 || die "the gateway did not start"
 until_true 180 "the gateway" answers

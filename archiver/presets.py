@@ -26,17 +26,27 @@ PERCO_WEIGHTS = "a1ec670347bedeccd25a433812912e1f53c6a8a3729f0798921acc1dbae85f8
 AUTOENCODER_WEIGHTS = "fbc6b1451eea7e4ac2902349442b61002d6191a138083e310458073f3bd4c0b5"
 AUTOENCODER_MSE_WEIGHTS = "e5b1ffc24f9c8cb24aaef6a52da2f944c8c487a2cbea336997f02a8ef72d2506"
 GAN_WEIGHTS = "4453ac034ba7f6a4ccadf55459b0468a0c3ff8ef62c384aa85bbb66f88373e20"
-LAYERED_WEIGHTS = "902e20c267f7c87b01b04b98536080ab2ce182d19e311eba371cffcd0a0548f2"
+STYLE_STEPS = 16
+LAYERED_WEIGHTS = "f8de824439e5a601c731b7b59dc32917547ec17a6fe4bb24f3f9489e9ef1be7c"
 
 
-def _layered(scale: int, quality: int, step: int) -> CodecSpec:
-    params: dict[str, Param] = {
-        "scale": scale,
-        "quality": quality,
-        "chroma": "4:2:0",
-        "step": step,
-    }
-    return CodecSpec("layered", 1, params, (LAYERED_WEIGHTS,))
+def _layered(
+    rate: str, scale: int, quality: int, steps: tuple[int, int], summary: str
+) -> tuple[Preset, Preset]:
+    """One that encodes in a moment, and one whose encoder looks for a style, best on a GPU; both decode alike.
+
+    `steps` of each: side symbols make room for the style.
+    """
+    params: dict[str, Param] = {"scale": scale, "quality": quality, "chroma": "4:2:0", "step": steps[0]}
+    more: dict[str, Param] = {"step": steps[1], "style_steps": STYLE_STEPS}
+    fast, slow = (CodecSpec("layered", 1, told, (LAYERED_WEIGHTS,)) for told in (params, params | more))
+    summary_slow = (
+        f"as layered-{rate}, textures nearer the original's: encoding draws each picture and corrects it"
+    )
+    return (
+        Preset(f"layered-{rate}", fast, float(rate), summary),
+        Preset(f"layered-{rate}-slow", slow, float(rate), summary_slow, gpu=True),
+    )
 
 
 def _gan(rate: str, bpp: float, channels: int, summary: str) -> Preset:
@@ -116,24 +126,13 @@ PRESETS: tuple[Preset, ...] = (
         bpp=0.3,
         summary="AV1 at full size: a good picture, looked at closely",
     ),
-    Preset(
-        "layered-0.012",
-        _layered(scale=4, quality=1, step=145),
-        bpp=0.012,
-        summary="a tiny base, redrawn: layout and colours are true, surfaces are invented",
+    *_layered(
+        "0.012", 4, 1, (145, 153), "a tiny base, redrawn: layout and colours are true, surfaces are invented"
     ),
-    Preset(
-        "layered-0.03",
-        _layered(scale=2, quality=4, step=90),
-        bpp=0.03,
-        summary="sharp where avif-0.03 is a blur; fine texture and small letters are invented",
+    *_layered(
+        "0.03", 2, 4, (90, 93), "sharp where avif-0.03 is a blur; fine texture and small letters are invented"
     ),
-    Preset(
-        "layered-0.06",
-        _layered(scale=2, quality=20, step=74),
-        bpp=0.06,
-        summary="objects are true, their texture is redrawn",
-    ),
+    *_layered("0.06", 2, 20, (74, 78), "objects are true, their texture is redrawn"),
     _gan(
         "0.04", 0.045, 8, "drawn by an adversarially trained network: shapes are true, surfaces are painted"
     ),

@@ -1,13 +1,15 @@
 """A training that takes seconds: networks of 8 channels, three photographs."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import torch
 from PIL import Image
 
 from archiver.codecs.layered_shape import Shape
-from archiver.training.layered import LayeredCrops, LayeredTask, LayeredWeights, fitted
+from archiver.training.layered import LayeredCrops, LayeredTask, LayeredWeights
+from archiver.training.layered_fit import StyleFit, fitted
 from archiver.training.loop import Run, Schedule
 from archiver.training.perceptual import Weights
 from archiver.training.recipes import Recipe
@@ -34,8 +36,8 @@ TINY = Recipe(
     crop=64,
     batch=4,
     schedule=Schedule(steps=6, warm_up=2, cool_down=2, check_steps=4, save_seconds=0),
-    shape=SHAPE,
-    network=fitted,
+    shape=SHAPE | {"style": 2},
+    network=partial(fitted, style=StyleFit(style=2, pairs=3, steps=1)),
 )
 
 

@@ -7,6 +7,14 @@ from manifests.records import CodecSpec
 from pipelines.codec import Codec
 
 
+def check_encoder(spec: CodecSpec) -> None:
+    """OSError where an encoder of the spec would lack what it needs beside weights; fetched, where it is not here."""
+    if spec.name == "layered" and spec.params.get("style_steps"):
+        from archiver.codecs.layered_style import fetch_judges
+
+        fetch_judges()
+
+
 def load_codec(spec: CodecSpec, weights: Mapping[str, Path], device: str) -> Codec:
     """The codec of a spec, its `weights` (sha256 -> local safetensors file) on `device` ("cpu", "cuda:0")."""
     match spec.name:

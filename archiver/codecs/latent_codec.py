@@ -13,8 +13,9 @@ roundings between layers are shifts. The discretised logistic distribution is a 
 its counts out of 2^15 are what the range coder (constriction) gets. No float decides what a bitstream means.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
 
 import constriction
 import numpy as np
@@ -39,6 +40,11 @@ from archiver.codecs.latent_model import (
 
 MOST_BITS = 15  # that a symbol can take
 _CHUNK = 8192  # cells that are evaluated at once
+
+Encoder: TypeAlias = constriction.stream.queue.RangeEncoder
+Decoder: TypeAlias = constriction.stream.queue.RangeDecoder
+CATEGORICAL = constriction.stream.model.Categorical(perfect=False)
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -65,31 +71,22 @@ class LatentCoder:
     def rates(self) -> int:
         return int(self.told.shape[2])
 
-    def encode(
-        self, encoder: constriction.stream.queue.RangeEncoder, symbols: NDArray[np.int8], rate: int
-    ) -> None:
+    def encode(self, encoder: Encoder, symbols: NDArray[np.int8], rate: int) -> None:
         """All of (C, h, w), at most LARGEST in size."""
         known = _begin(*symbols.shape)
         for group in self._groups(*symbols.shape):
             counts = self._counts(known, group, rate)
             chosen = symbols[group.channels][:, group.rows, group.columns].T  # (n, K)
-            encoder.encode(
-                (chosen.ravel() + LARGEST).astype(np.int32),
-                constriction.stream.model.Categorical(perfect=False),
-                counts / TOTAL,
-            )
+            encode_counted(encoder, chosen, counts)
             group.put(known, chosen)
 
-    def decode(
-        self, decoder: constriction.stream.queue.RangeDecoder, h: int, w: int, rate: int
-    ) -> NDArray[np.int8]:
+    def decode(self, decoder: Decoder, h: int, w: int, rate: int) -> NDArray[np.int8]:
         """Inverse of `encode`."""
         shape = self.channels, h, w
         known = _begin(*shape)
-        family = constriction.stream.model.Categorical(perfect=False)
         for group in self._groups(*shape):
-            found = decoder.decode(family, self._counts(known, group, rate) / TOTAL)
-            group.put(known, found.reshape(len(group.rows), -1) - LARGEST)
+            found = decode_counted(decoder, self._counts(known, group, rate))
+            group.put(known, found.reshape(len(group.rows), -1))
         symbols: NDArray[np.int8] = known[:-1, 1:-1, 1:-1].astype(np.int8)
         return symbols
 
@@ -144,10 +141,8 @@ class LatentCoder:
 
 
 def pack_planes(coder: LatentCoder, symbols_chw: NDArray[np.int8], rate: int) -> bytes:
-    """Symbols -> words of a range coder, big-endian, without the zero bytes at the end; checked to say the same."""
-    encoder = constriction.stream.queue.RangeEncoder()
-    coder.encode(encoder, symbols_chw, rate)
-    words: bytes = encoder.get_compressed().astype(">u4").tobytes().rstrip(b"\0")
+    """Symbols -> words of a range coder; checked to say the same."""
+    words = packed_words(lambda encoder: coder.encode(encoder, symbols_chw, rate))
     _, h, w = symbols_chw.shape
     assert np.array_equal(unpack_planes(coder, words, h, w, rate), symbols_chw)
     return words
@@ -155,17 +150,43 @@ def pack_planes(coder: LatentCoder, symbols_chw: NDArray[np.int8], rate: int) ->
 
 def unpack_planes(coder: LatentCoder, words: bytes, h: int, w: int, rate: int) -> NDArray[np.int8]:
     """Inverse of `pack_planes`, of h x w cells; ValueError where no symbols have such words."""
-    longest = h * w * coder.channels * MOST_BITS // 8 + 8
+    return unpacked_words(words, lambda decoder: coder.decode(decoder, h, w, rate), h * w * coder.channels)
+
+
+def packed_words(encode: Callable[[Encoder], None]) -> bytes:
+    """What a range coder makes of what it is given: words, big-endian, without the zero bytes at the end."""
+    encoder = Encoder()
+    encode(encoder)
+    words: bytes = encoder.get_compressed().astype(">u4").tobytes().rstrip(b"\0")
+    return words
+
+
+def unpacked_words(words: bytes, decode: Callable[[Decoder], Found], symbols: int) -> Found:
+    """Inverse of `packed_words`, of so many symbols; ValueError where no symbols have such words."""
+    longest = symbols * MOST_BITS // 8 + 8
     if len(words) > longest:
         raise ValueError(
-            f"{len(words)} bytes of symbols in a bitstream, expected up to {longest} for {h} x {w} cells"
+            f"{len(words)} bytes of symbols in a bitstream, expected up to {longest} for {symbols}"
         )
     padded = words + bytes(-len(words) % 4 + 4)
-    decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
     try:
-        return coder.decode(decoder, h, w, rate)
+        return decode(Decoder(np.frombuffer(padded, ">u4").astype(np.uint32)))
     except AssertionError as error:  # so constriction says that no symbols lead to such words
         raise ValueError(f"a bitstream that no picture has: {error}") from error
+
+
+def encode_counted(encoder: Encoder, symbols: NDArray[np.int8], counts: NDArray[np.int64]) -> None:
+    """Symbols (n,), at most LARGEST in size, by the counts of each (n, SYMBOLS)."""
+    if symbols.size:
+        encoder.encode((symbols.ravel() + LARGEST).astype(np.int32), CATEGORICAL, counts / TOTAL)
+
+
+def decode_counted(decoder: Decoder, counts: NDArray[np.int64]) -> NDArray[np.int8]:
+    """Inverse of `encode_counted`."""
+    if not len(counts):
+        return np.empty(0, dtype=np.int8)
+    found: NDArray[np.int8] = (decoder.decode(CATEGORICAL, counts / TOTAL) - LARGEST).astype(np.int8)
+    return found
 
 
 def counts_of(

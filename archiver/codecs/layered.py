@@ -2,22 +2,26 @@
 
     pixels ->[pad, 1/scale, Lanczos]-> small pixels ->[AV1]-> base
     pixels, base ->[observer, 1/16]-> y ->[/ step, round]-> side symbols ->[entropy model, range coder]-> side bitstream
-    base ->[AV1]-> small pixels; small pixels, side symbols * step ->[enhancer]-> pixels
+    pixels, base, side symbols ->[descent]-> style ->[range coder]-> its beginning
+    base ->[AV1]-> small pixels; small pixels, side symbols * step, style ->[enhancer]-> pixels
 
-The base is a bitstream of archiver/codecs/av1.py: without the network's weights it still decodes, with any AV1
-decoder, to the small picture. Side symbols tell the enhancer what the base does not show: what a surface was like. The
-enhancer is one forward pass. All is ours; its parts are known ones: the networks of layered_networks.py, the entropy
-model in whole numbers of latent_codec.py, noise inputs for texture (StyleGAN), and training by L1, LPIPS, DISTS, a
-projected discriminator (Sauer et al., NeurIPS 2021), the pattern that all cells of a batch repeat, and side bits.
+The base is a bitstream of archiver/codecs/av1.py: without the network's weights it still decodes, with any AV1 decoder,
+to the small picture. Side symbols tell the enhancer what the base does not show: what a surface was like; the style,
+some numbers for the whole picture, what all of it is like. The enhancer is one forward pass. All is ours; its parts are
+known ones: the networks of layered_networks.py, the entropy model in whole numbers of latent_codec.py, noise inputs for
+texture (StyleGAN), and training by L1, LPIPS, DISTS, a projected discriminator (Sauer et al., NeurIPS 2021), the
+pattern that all cells of a batch repeat, and side bits.
 
 The bitstream, all of it:
 
     byte 0      n, the bytes of the side bitstream; 255: the next three bytes are n, big-endian
-    n bytes     32-bit words of a range coder (constriction), big-endian, without the zero bytes at the end
+    n bytes     style and side symbols: 32-bit words of a range coder (constriction), big-endian, without the zero
+                bytes at the end
     the rest    the base, see av1.py
 
 Parameters of the spec: scale (2, 4 or 8) and chroma as for `avif`; quality (libavif's), which the networks are told;
-step, in hundredths: a larger one makes side symbols coarser and fewer side bits.
+step, in hundredths: a larger one makes side symbols coarser and fewer side bits; style_steps, if bitstreams tell a
+style: how long the encoder looks for it.
 The padding (edges repeated, to whole cells of 16x16) makes `scale` exact. A picture that is thinner than a cell is
 stretched to one instead (thin.py), and is its base alone, of a good quality: there is nothing around to draw from. The
 decoder mirrors base and side symbols MARGIN cells beyond the edges, draws that too, and cuts it off. Noise, of that
@@ -39,10 +43,11 @@ from torch import Tensor
 
 from archiver.codecs.av1 import Chroma, decode_still, encode_still
 from archiver.codecs.drawing import enlarged, noise, normal, true_to_base
-from archiver.codecs.latent_codec import LatentCoder, load_coder, pack_planes, unpack_planes
 from archiver.codecs.latent_model import LARGEST
 from archiver.codecs.layered_networks import Enhancer
-from archiver.codecs.layered_shape import CELL, DRAWN_REACH, ENCODER_REACH, SCALES, Shape, band, conditions
+from archiver.codecs.layered_shape import CELL, DRAWN_REACH, ENCODER_REACH, SCALES, Shape, conditions
+from archiver.codecs.layered_side import Side, SideCoder, load_side_coder
+from archiver.codecs.layered_style import LEAST, Windows, find_style, places
 from archiver.codecs.networks import levels_of, load_network, weight_files
 from archiver.codecs.specs import check_size, check_spec
 from archiver.codecs.thin import is_thin, shrunk, stretched
@@ -54,7 +59,8 @@ from pipelines.codec import Picture, Pixels
 
 NAME = "layered"
 VERSION = 1
-PARAMS = ("scale", "quality", "chroma", "step")
+PARAMS = ("scale", "quality", "chroma", "step", "style_steps")
+MOST_STYLE_STEPS = 200
 # aom's own scale from 0 (slow) to 10. Against 6, 4 takes five times as long and saves 8 % of the bytes at equal error;
 # 2 takes three times as long again, for 3 %.
 SPEED = 4
@@ -108,6 +114,17 @@ def split(bitstream: bytes) -> tuple[bytes, bytes]:
 
 
 @dataclass(frozen=True)
+class _Given:
+    """What the enhancer is given of a picture and of MARGIN cells around it, mirrored."""
+
+    small: Tensor  # (1, 3, H / scale, W / scale) in [-1, 1]
+    side: Tensor | None  # (1, C, h, w)
+    told: Tensor  # (1, TOLD), without the style
+    quarter: Tensor  # (H / 4, W / 4), see `noise`
+    full: Tensor  # (H, W), too
+
+
+@dataclass(frozen=True)
 class LayeredCodec:
     """A `Codec`; made by `load_layered`. Networks run in fp32, one picture at a time: batches change nothing."""
 
@@ -117,8 +134,9 @@ class LayeredCodec:
     chroma: Literal["4:2:0", "4:4:4"]
     step: float
     enhancer: Enhancer
-    coder: LatentCoder | None  # of side symbols, where the network has any
+    coder: SideCoder | None  # where the network has side symbols
     device: torch.device
+    style_steps: int = 0  # of the encoder's descent to a style; 0: bitstreams tell none
     reads_caption: bool = False
     batch: int = 1
 
@@ -148,7 +166,7 @@ class LayeredCodec:
         base = self._based(pixels_hwc, max(self.quality, THIN_QUALITY) if thin else self.quality)
         side = b""
         if self.coder is not None and not thin:
-            side = pack_planes(self.coder, self.observed(pixels_hwc, base), self._band)
+            side = self.coder.pack(self.observed(pixels_hwc, base), self.scale, self.quality)
         return EncodedImage(join(side, base), picture.caption, height, width)
 
     def _based(self, pixels_hwc: Pixels, quality: int) -> bytes:
@@ -156,10 +174,6 @@ class LayeredCodec:
         if np.any(pixels_hwc != pixels_hwc[..., :1]):
             return based(small, self.chroma, quality)
         return based(small.convert("L"), "4:0:0", quality)
-
-    @property
-    def _band(self) -> int:
-        return band(self.scale, self.quality)
 
     def _told(self, small: Image.Image, base: bytes) -> Tensor:
         told = conditions(self.scale, self.quality, len(base), small.height * small.width)
@@ -170,17 +184,21 @@ class LayeredCodec:
         levels = torch.from_numpy(levels_hwc).to(self.device).permute(2, 0, 1)[None]
         return (levels.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
-    @torch.inference_mode()
-    def observed(self, pixels_hwc: Pixels, base: bytes | None = None) -> NDArray[np.int8]:
-        """Side symbols (C, h, w) of a picture; `base` as `encode` makes it, where it is there already."""
-        assert self.enhancer.observer is not None
+    def observed(self, pixels_hwc: Pixels, base: bytes | None = None) -> Side:
+        """Of a picture; `base` as `encode` makes it, where it is there already."""
         base = base or self._based(pixels_hwc, self.quality)
         whole_hwc = padded(pixels_hwc)
         height, width = whole_hwc.shape[:2]
         shown = decode_still(base, height // self.scale, width // self.scale)
+        symbols_chw = self._symbols(whole_hwc, base, shown)
+        return Side(self._style(whole_hwc, base, shown, symbols_chw), symbols_chw)
+
+    @torch.inference_mode()
+    def _symbols(self, whole_hwc: Pixels, base: bytes, shown: Image.Image) -> NDArray[np.int8]:
+        assert self.enhancer.observer is not None
         small, told = self._floats(np.array(shown.convert("RGB"))), self._told(shown, base)
         levels = torch.from_numpy(whole_hwc).permute(2, 0, 1)
-        h, w = height // CELL, width // CELL
+        h, w = (length // CELL for length in whole_hwc.shape[:2])
         symbols_chw = np.empty((self.enhancer.shape.side, h, w), dtype=np.int8)
         for tile in tiles(h, w, TILE, ENCODER_REACH):
             pixels = self._floats(tile.cut(levels, CELL).permute(1, 2, 0).numpy())
@@ -189,6 +207,44 @@ class LayeredCodec:
             rounded = (y / self.step).round().clamp(-LARGEST, LARGEST)
             symbols_chw[:, tile.rows, tile.columns] = rounded.cpu().numpy()
         return symbols_chw
+
+    def _style(
+        self, whole_hwc: Pixels, base: bytes, shown: Image.Image, symbols_chw: NDArray[np.int8]
+    ) -> NDArray[np.int8]:
+        if not self.style_steps or min(symbols_chw.shape[1:]) < LEAST:
+            return np.zeros(self.enhancer.shape.style if self.style_steps else 0, dtype=np.int8)
+        given = self._given(base, shown, symbols_chw)
+        assert given.side is not None
+
+        def cut(x: Tensor, step: int, edge: int) -> Tensor:
+            """(..., rows, columns), `step` of them to a cell -> all windows, (B, ...), with so many cells around."""
+            seen = []
+            for top, left, h, w in places(*symbols_chw.shape[1:]):
+                rows = slice(top * step, (top + h + 2 * edge) * step)
+                seen.append(x[..., rows, left * step : (left + w + 2 * edge) * step])
+            windows = torch.stack(seen)
+            return windows if windows.dim() < 4 else windows.contiguous(memory_format=torch.channels_last)
+
+        windows = Windows(
+            small=cut(given.small[0], CELL // self.scale, MARGIN),
+            side=cut(given.side[0], 1, MARGIN),
+            told=given.told,
+            noise_hw=normal(cut(given.quarter, CELL // 4, MARGIN))[:, None],
+            noise_HW=normal(cut(given.full, CELL, MARGIN))[:, None],
+            target=cut(torch.from_numpy(whole_hwc).permute(2, 0, 1), CELL, 0).to(self.device) / 127.5 - 1,
+        )
+        return find_style(self.enhancer, windows, self.scale, MARGIN * CELL, self.style_steps)
+
+    def _given(self, base: bytes, shown: Image.Image, symbols_chw: NDArray[np.int8] | None) -> "_Given":
+        small_hwc = np.array(shown.convert("RGB"))
+        side = None
+        if symbols_chw is not None:
+            symbols = torch.from_numpy(_mirrored(symbols_chw, MARGIN, (1, 2)))
+            side = symbols[None].float().to(self.device) * self.step
+        height, width = (length * self.scale + 2 * MARGIN * CELL for length in small_hwc.shape[:2])
+        quarter, full = (torch.from_numpy(values).to(self.device) for values in noise(base, height, width))
+        small = self._floats(_mirrored(small_hwc, MARGIN * CELL // self.scale, (0, 1)))
+        return _Given(small, side, self._told(shown, base), quarter, full)
 
     @torch.inference_mode()
     def _decoded(self, encoded: EncodedImage) -> Pixels:
@@ -199,36 +255,34 @@ class LayeredCodec:
                 raise ValueError(f"{len(side_bytes)} side bytes for a picture thinner than {CELL} pixels")
             return self.decode_base(encoded)
         shown = self.base(encoded)
-        small_hwc = np.array(shown.convert("RGB"))
-        told = self._told(shown, base)
         height, width = (length + 2 * MARGIN * CELL for length in _padded_size(encoded.height, encoded.width))
         h, w = height // CELL, width // CELL
-        small = self._floats(_mirrored(small_hwc, MARGIN * CELL // self.scale, (0, 1)))
-        side = None
+        found = None
         if self.coder is not None:
-            inner = h - 2 * MARGIN, w - 2 * MARGIN
-            symbols = _mirrored(unpack_planes(self.coder, side_bytes, *inner, self._band), MARGIN, (1, 2))
-            side = torch.from_numpy(symbols)[None].float().to(self.device) * self.step
+            found = self.coder.unpack(side_bytes, h - 2 * MARGIN, w - 2 * MARGIN, self.scale, self.quality)
         elif side_bytes:
             raise ValueError(f"{len(side_bytes)} side bytes for a network that knows of none")
-        quarter, full = (torch.from_numpy(values).to(self.device) for values in noise(base, height, width))
+        given = self._given(base, shown, None if found is None else found.symbols_chw)
+        small, told = given.small, given.told
+        if found is not None:
+            told = torch.cat((told, torch.from_numpy(found.style)[None].to(told)), 1)
 
         @lru_cache(maxsize=1)  # a small picture is one tile, which is begun once
         def begun(tile: Tile) -> Tensor:
-            grain = normal(tile.cut(quarter, CELL // 4))[None, None]
+            grain = normal(tile.cut(given.quarter, CELL // 4))[None, None]
             return self.enhancer.begun(tile.cut(small, CELL // self.scale), self.scale, told, grain)
 
         size = (1, self.enhancer.shape.coarse, 2 * h, 2 * w)
         coarse = torch.empty(size, device=self.device, memory_format=torch.channels_last)
-        places = tiles(h, w, TILE, DRAWN_REACH)
-        for tile in places:
+        parts = tiles(h, w, TILE, DRAWN_REACH)
+        for tile in parts:
             lowered = self.enhancer.lowered(begun(tile))
             coarse[..., tile.pixel_rows(2), tile.pixel_columns(2)] = tile.inner(lowered, 2)
-        coarse = self.enhancer.thought(coarse, side, told)
+        coarse = self.enhancer.thought(coarse, given.side, told)
         made = np.empty((height, width, 3), dtype=np.uint8)
-        for tile in places:
+        for tile in parts:
             seen = tile.cut(small, CELL // self.scale)
-            grain = normal(tile.cut(full, CELL))[None, None]
+            grain = normal(tile.cut(given.full, CELL))[None, None]
             drawn = self.enhancer.drawn(begun(tile), tile.cut(coarse, 2), seen, self.scale, told, grain)
             made[tile.pixel_rows(CELL), tile.pixel_columns(CELL)] = levels_of(tile.inner(drawn, CELL))
         del coarse  # so much memory is best gone before more is taken
@@ -257,7 +311,7 @@ def load_layered(spec: CodecSpec, weights: Mapping[str, Path], device: str) -> L
     """The codec of a spec; one that this program does not know is refused."""
     check_spec(spec, NAME, VERSION)
     params = dict(spec.params)
-    scale, quality, chroma, step = (params.pop(name, None) for name in PARAMS)
+    scale, quality, chroma, step, style_steps = (params.pop(name, None) for name in PARAMS)
     if params:
         raise ValueError(f"codec {NAME} with parameters {sorted(params)}, expected {', '.join(PARAMS)}")
     if type(scale) is not int or scale not in SCALES:
@@ -266,14 +320,19 @@ def load_layered(spec: CodecSpec, weights: Mapping[str, Path], device: str) -> L
         raise ValueError(f"quality {quality!r}, expected 0 to 99")
     if type(step) is not int or not 10 <= step <= 1000:
         raise ValueError(f"step {step!r}, expected 10 to 1000")
+    if style_steps is not None and (type(style_steps) is not int or not 1 <= style_steps <= MOST_STYLE_STEPS):
+        raise ValueError(f"style_steps {style_steps!r}, expected 1 to {MOST_STYLE_STEPS}, or none")
     if chroma != "4:2:0" and chroma != "4:4:4":
         raise ValueError(f"chroma {chroma!r}, expected 4:2:0 or 4:4:4")
     (file,) = weight_files(spec, weights, 1)
     place = torch.device(device)
     enhancer = load_enhancer(file, place)
-    coder = None if enhancer.entropy is None else load_coder(enhancer.entropy)
+    styles = enhancer.styles if style_steps else None
+    coder = None if enhancer.entropy is None else load_side_coder(enhancer.entropy, styles)
     known: Literal["4:2:0", "4:4:4"] = "4:2:0" if chroma == "4:2:0" else "4:4:4"
-    return LayeredCodec(spec, scale, quality, known, step / 100, enhancer, coder, place)
+    if style_steps and not enhancer.shape.style:
+        raise ValueError(f"style_steps {style_steps}, but the weights know no style")
+    return LayeredCodec(spec, scale, quality, known, step / 100, enhancer, coder, place, style_steps or 0)
 
 
 def load_enhancer(file: Path, device: torch.device) -> Enhancer:

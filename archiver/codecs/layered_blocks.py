@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from archiver.codecs.drawing import bent
+from archiver.codecs.layered_shape import TOLD
 
 # Legend of suffixes: B batch, C channels; h, w cells.
 
@@ -15,25 +16,32 @@ ROWS = 64  # of 8 or 16 pixels, that a block is given at once
 
 
 class Block(nn.Module):
-    """(B, C, h, w) -> the same: 1x1 to twice the channels, depthwise 3x3, 1x1; told the condition.
+    """(B, C, h, w) -> the same: 1x1 to twice the channels, depthwise 3x3, 1x1; told the condition, and a style.
 
     `edges`: what the 3x3 sees beyond the edges are the edges, repeated, and not zeros.
     """
 
-    def __init__(self, channels: int, condition: int, edges: bool = False) -> None:
+    def __init__(self, channels: int, condition: int, edges: bool = False, style: int = 0) -> None:
         super().__init__()
         self.edges = edges
         self.widen = nn.Conv2d(channels, 2 * channels, 1)
         self.told = nn.Linear(condition, 2 * channels)
+        self.styled = nn.Linear(style, 2 * channels, bias=False) if style else None
         self.mix = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1, groups=2 * channels)
         self.narrow = nn.Conv2d(2 * channels, channels, 1)
         nn.init.zeros_(self.told.weight)
         nn.init.zeros_(self.told.bias)
+        if self.styled is not None:
+            nn.init.zeros_(self.styled.weight)
         with torch.no_grad():
             self.narrow.weight.mul_(0.3)
 
     def forward(self, x_bchw: Tensor, condition: Tensor) -> Tensor:
-        told = self.told(condition)
+        """`condition` (B, condition), or (B, condition + style)."""
+        told = self.told(condition[:, : self.told.in_features])
+        style = condition[:, self.told.in_features :]
+        if self.styled is not None and style.shape[1]:
+            told = told + self.styled(style)
         if len(told) == 1:  # a part of the bias then: one pass less over the widest features
             wide = F.conv2d(x_bchw, self.widen.weight, self.widen.bias + told[0])
         else:
@@ -78,6 +86,12 @@ def in_rows(block: nn.Module, x_bchw: Tensor, condition: Tensor) -> Tensor:
     return x_bchw
 
 
-def condition_of(told: int) -> nn.Module:
-    """What `conditions` tell, (B, 3) -> (B, told)."""
-    return nn.Sequential(nn.Linear(3, told), nn.SiLU(), nn.Linear(told, told), nn.SiLU())
+class Condition(nn.Sequential):
+    """What `conditions` tells, and perhaps a style, (B, TOLD + style) -> (B, told + style)."""
+
+    def __init__(self, told: int) -> None:
+        super().__init__(nn.Linear(TOLD, told), nn.SiLU(), nn.Linear(told, told), nn.SiLU())
+
+    def forward(self, told: Tensor) -> Tensor:
+        found = super().forward(told[:, :TOLD])  # type: ignore[no-untyped-call]
+        return torch.cat((found, told[:, TOLD:]), 1)

@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 from archiver.codecs.drawing import bent, enlarged, joined
 from archiver.codecs.latent_model import Integers
-from archiver.codecs.layered_blocks import ROWS, Block, condition_of, in_rows
+from archiver.codecs.layered_blocks import ROWS, Block, Condition, in_rows
 from archiver.codecs.layered_observer import Observer
 from archiver.codecs.layered_shape import BANDS, CONTEXT_WIDTH, SCALES, SLICES, Shape
+from archiver.codecs.layered_side import Styles
 
 # Legend of suffixes: B batch, C channels; H, W pixels; h, w cells, of 4x4 pixels where nothing else is said.
 
@@ -31,7 +32,7 @@ class Deep(nn.Module):
         if self.side is not None and shape.edges:
             self.side.padding_mode = "replicate"
         self.blocks = nn.ModuleList(
-            Block(shape.deep, condition, bool(shape.edges)) for _ in range(shape.deep_blocks)
+            Block(shape.deep, condition, bool(shape.edges), shape.style) for _ in range(shape.deep_blocks)
         )
         self.up = nn.Conv2d(shape.deep, 4 * shape.coarse, 1)
         with torch.no_grad():
@@ -59,20 +60,22 @@ class Enhancer(nn.Module):
         super().__init__()
         if shape.side and not shape.deep_blocks:
             raise ValueError(f"{shape.side} planes of side symbols and no level at 1/16 to read them")
+        if shape.style and not shape.side:
+            raise ValueError(f"a style of {shape.style} numbers and no side symbols, beside which it is told")
         self.shape = shape
         fine, coarse, told = shape.fine, shape.coarse, self.CONDITION
-        self.condition = condition_of(told)
+        self.condition = Condition(told)
         self.stems = nn.ModuleDict(
             {str(scale): nn.Conv2d((12 if scale == 2 else 3) + 1, fine, 3, padding=1) for scale in SCALES}
         )
-        self.before = nn.ModuleList(Block(fine, told) for _ in range(shape.fine_blocks))
+        self.before = nn.ModuleList(Block(fine, told, style=shape.style) for _ in range(shape.fine_blocks))
         self.down = nn.Conv2d(fine, coarse, 2, stride=2)
         self.inside = nn.ModuleList(
-            Block(coarse, told, bool(shape.edges)) for _ in range(shape.coarse_blocks)
+            Block(coarse, told, bool(shape.edges), shape.style) for _ in range(shape.coarse_blocks)
         )
         self.deep = Deep(shape, told) if shape.deep_blocks else None
         self.up = nn.Conv2d(coarse, 4 * fine, 1)
-        self.after = nn.ModuleList(Block(fine, told) for _ in range(shape.fine_blocks))
+        self.after = nn.ModuleList(Block(fine, told, style=shape.style) for _ in range(shape.fine_blocks))
         self.double1 = nn.Conv2d(fine, 4 * 32, 1)
         self.at_half = nn.Conv2d(32 + 3, 32, 3, padding=1)
         self.double2 = nn.Conv2d(32, 4 * 16, 1)
@@ -81,10 +84,11 @@ class Enhancer(nn.Module):
         with torch.no_grad():
             self.out.weight.mul_(0.1)
         self.observer = Observer(shape) if shape.side else None
-        # The entropy model of side symbols; training leaves it empty, `archiver.training.layered.fitted` fills it.
+        # Entropy models; training leaves them empty, `archiver.training.layered.fitted` fills them.
         self.entropy = (
             Integers(shape.side, SLICES, len(SCALES) * BANDS, CONTEXT_WIDTH) if shape.side else None
         )
+        self.styles = Styles(shape.style) if shape.style else None
 
     def forward(
         self,
@@ -97,7 +101,8 @@ class Enhancer(nn.Module):
     ) -> Tensor:
         """`small` (B, 3, H/scale, W/scale) in [-1, 1]; `side` (B, side, H/16, W/16), whole numbers from -15 to 15.
 
-        `told` (B, 3), see `conditions`; `noise_hw` (B, 1, H/4, W/4) and `noise_HW` (B, 1, H, W) of unit variance.
+        `told` (B, TOLD), see `conditions`, or (B, TOLD + style), with the whole numbers of a style; `noise_hw`
+        (B, 1, H/4, W/4) and `noise_HW` (B, 1, H, W) of unit variance.
         """
         x = self.begun(small, scale, told, noise_hw)
         return self.drawn(x, self.thought(self.lowered(x), side, told), small, scale, told, noise_HW)

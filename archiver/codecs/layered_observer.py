@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from archiver.codecs.drawing import bent, joined
-from archiver.codecs.layered_blocks import Block, condition_of
+from archiver.codecs.layered_blocks import Block, Condition
 from archiver.codecs.layered_shape import CELL, Shape
 
 # Legend of suffixes: B batch; H, W pixels.
@@ -23,7 +23,7 @@ class Observer(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         fine, coarse, deep, told = shape.fine, shape.coarse, shape.deep, self.CONDITION
-        self.condition = condition_of(told)
+        self.condition = Condition(told)
         self.stem = nn.Conv2d(96, fine, 3, padding=1)
         self.fine = nn.ModuleList(Block(fine, told) for _ in range(1))
         self.down1 = nn.Conv2d(fine, coarse, 2, stride=2)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 SCALES = (2, 4, 8)
+TOLD = 3  # numbers that `conditions` tells of a base
 CELL = 16  # pixels: of side symbols; pictures are padded to whole cells
 # How far networks see beyond what they make, in cells of CELL, at the depth of the shipped weights.
 ENCODER_REACH, DRAWN_REACH = 7, 3
@@ -23,6 +24,7 @@ class Shape:
     deep: int = 192  # channels at 1/16
     deep_blocks: int = 0  # 0: no such level
     side: int = 0  # channels of side symbols, at 1/16; 0: none
+    style: int = 0  # numbers that tell of the picture as a whole
     # 1: at 1/8 and below, what is beyond the edges is as the edges are; 0: nothing is, which shows as lines near them.
     edges: int = 0
 

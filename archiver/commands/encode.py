@@ -113,10 +113,12 @@ def encode(
     as_json: AsJson = False,
 ) -> None:
     """Archive the images below SOURCE. Run again, it goes on, then adds what is new or has changed."""
+    from archiver.codecs import check_encoder
     from pipelines.encode_job import SHARD_RECORDS, EncodeJob
 
     setting = _captions(captions, caption_table, captioner, caption_tokens)
     preset = complete(find_preset(codec))
+    check_encoder(preset.spec)
     kept, boxes = kept_by(preset, keep, keep_classes, keep_score)
     job = EncodeJob(
         source=location(source, source_option, "--source-option"),

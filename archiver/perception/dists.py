@@ -58,5 +58,18 @@ class DISTS(nn.Module):
         """(B,), from the `taps` of two pictures."""
         return self.apart(self.moments(first, second))
 
+    def together(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
+        """A number, from the `taps` of two lists of windows: as if each list were one picture."""
+        moments = self.moments(first, second)
+        whole = (moments + squared(moments)).mean(1, keepdim=True)
+        return self.apart(whole - squared(whole))[0]
+
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         return self.distance(self.taps(first), self.taps(second))
+
+
+def squared(moments: Tensor) -> Tensor:
+    """What `DISTS.moments` are short of means of squares and products: 0, 0, and the products of the means."""
+    a, b = moments[:2]
+    none = torch.zeros_like(a)
+    return torch.stack((none, none, a * a, b * b, a * b))

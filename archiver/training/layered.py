@@ -10,22 +10,15 @@ from torch import Tensor, nn
 from archiver.codecs.av1 import decode_still
 from archiver.codecs.drawing import enlarged
 from archiver.codecs.latent_model import ContextModel, bits_of, noisy, whole
-from archiver.codecs.layered import NAME, VERSION, LayeredCodec, based, load_enhancer, padded, reduced
+from archiver.codecs.layered import based, load_enhancer, padded, reduced
 from archiver.codecs.layered_networks import Enhancer
 from archiver.codecs.layered_shape import BANDS, CELL, CONTEXT_WIDTH, SCALES, SLICES, Shape, band, conditions
-from archiver.presets import PRESETS
-from archiver.training.context_fit import Plane, fit_context
-from archiver.training.loop import Run
 from archiver.training.losses import repeated
 from archiver.training.perceptual import Judges, Weights
-from archiver.training.photos import read_photo
 from archiver.training.stream import Arrays, windows
 from archiver.training.task import Batch, Step
-from manifests.records import CodecSpec
-from manifests.storage import connect
 from pipelines.codec import Pixels
 
-FIT_PHOTOS = 160
 # Scale -> lowest and highest quality that is trained: around those of the presets.
 QUALITIES = {2: (2, 26), 4: (0, 14), 8: (8, 48)}
 
@@ -141,7 +134,7 @@ class LayeredTask:
         extra, target = self.extra, batch["target"]
         y = self._observed(self.generator, batch)
         drawn = self._drawn(self.generator, None if y is None else whole(y), batch)
-        made, real, base = (self._inner(x) for x in (drawn, target, _base(batch)))
+        made, real, base = (self.inner(x) for x in (drawn, target, _base(batch)))
         kind = SCALES.index(target.shape[-1] // batch["small"].shape[-1])
         judged = self.judges.generator_loss(made, real, base, step, random, kind=kind)
         loss, terms = judged.loss, dict(judged.terms)
@@ -158,7 +151,7 @@ class LayeredTask:
             terms["bpp"] = float(bpp.detach())
         return Step(loss, terms)
 
-    def _inner(self, x: Tensor) -> Tensor:
+    def inner(self, x: Tensor) -> Tensor:
         """What counts of a crop (B, C, H, W)."""
         edge = self.extra.margin
         return x[..., edge : x.shape[-2] - edge, edge : x.shape[-1] - edge]
@@ -182,7 +175,7 @@ class LayeredTask:
         assert isinstance(network, Trained)
         y = self._observed(network, batch)
         made = self._drawn(network, None if y is None else whole(y), batch).clamp(-1, 1)
-        found = self.judges.measured(self._inner(made), self._inner(batch["target"]))
+        found = self.judges.measured(self.inner(made), self.inner(batch["target"]))
         return found if y is None else found | {"bpp": float(self._bits(network, y, batch)[0])}
 
 
@@ -195,43 +188,19 @@ NEW = ("before.", "inside.", "after.", "deep.", "observer.", "entropy.")
 
 @torch.no_grad()
 def grow(enhancer: Enhancer, smaller: Enhancer) -> None:
-    """The weights of one that lacks some blocks, in place; those that it lacks add nothing, or little, yet."""
-    missing, unknown = enhancer.load_state_dict(smaller.state_dict(), strict=False)
+    """The weights of one that lacks some blocks, in place; those that it lacks add nothing, or little, yet.
+
+    Its style stays behind: directions are found again when training is over.
+    """
+    known = {
+        name: value
+        for name, value in smaller.state_dict().items()
+        if ".styled." not in name and not name.startswith("styles.")
+    }
+    missing, unknown = enhancer.load_state_dict(known, strict=False)
     strange = [*unknown, *(name for name in missing if not name.startswith(NEW))]
     if strange:
         raise ValueError(f"weights to begin with and the network do not share {strange[0]}")
     for name in missing:
         if name.startswith(("before.", "inside.", "after.")) and ".narrow." in name:
             enhancer.get_parameter(name).zero_()
-
-
-def _steps() -> dict[int, float]:
-    """How the presets round side symbols, by `band`; networks are trained with steps of 1."""
-    params = [preset.spec.params for preset in PRESETS if preset.spec.name == NAME]
-    return {band(int(p["scale"]), int(p["quality"])): int(p["step"]) / 100 for p in params}
-
-
-def fitted(run: Run) -> Enhancer:
-    """The averaged networks with an entropy model that suits their symbols of whole photographs, in whole numbers."""
-    averaged = run.averaged()
-    assert isinstance(averaged, Trained)
-    enhancer = averaged.enhancer
-    if enhancer.entropy is None or averaged.context is None:
-        return enhancer
-    rng, store = np.random.default_rng(0), connect(run.feed.source)
-    steps = _steps()
-    planes: list[Plane] = []
-    for photo in run.feed.photos[:: max(1, len(run.feed.photos) // FIT_PHOTOS)]:
-        pixels_hwc = read_photo(store, photo)
-        if pixels_hwc is None:
-            continue
-        for scale, (lowest, highest) in QUALITIES.items():
-            quality = int(rng.integers(lowest, highest + 1))
-            spec = CodecSpec(NAME, VERSION, {})
-            rate = band(scale, quality)
-            codec = LayeredCodec(
-                spec, scale, quality, "4:2:0", steps.get(rate, 1.0), enhancer, None, run.device
-            )
-            planes.append((codec.observed(pixels_hwc), rate))
-    enhancer.entropy.freeze(fit_context(averaged.context, planes, run.device))
-    return enhancer

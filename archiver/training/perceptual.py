@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from archiver.perception.dists import CHANNELS, DISTS
+from archiver.perception.dists import CHANNELS, DISTS, squared
 from archiver.perception.lpips import LPIPS
 from archiver.training.losses import FeatureCritic, PixelCritic, hinge_critic, hinge_generator
 from archiver.training.task import Step
@@ -47,20 +47,13 @@ class Mosaic(nn.Module):
     def forward(self, dists: DISTS, moments: Tensor, kind: int) -> Tensor:
         """`moments` (5, B, C); the slope is that of a distance in which this batch is all there is."""
         before, seen = self.get_buffer("moments"), self.get_buffer("seen")
-        now = self.KEPT * before[kind] + (1 - self.KEPT) * (moments + _squared(moments)).mean(1)
+        now = self.KEPT * before[kind] + (1 - self.KEPT) * (moments + squared(moments)).mean(1)
         total = self.KEPT * seen[kind] + (1 - self.KEPT)
         before[kind], seen[kind] = now.detach(), total
         together = now / total
-        distance: Tensor = dists.apart((together - _squared(together))[:, None])[0]
+        distance: Tensor = dists.apart((together - squared(together))[:, None])[0]
         slope = total / (1 - self.KEPT)
         return distance.detach() + slope * (distance - distance.detach())
-
-
-def _squared(moments: Tensor) -> Tensor:
-    """What `DISTS.moments` are short of means of squares and products: 0, 0, and the products of the means."""
-    a, b = moments[:2]
-    none = torch.zeros_like(a)
-    return torch.stack((none, none, a * a, b * b, a * b))
 
 
 class Judges:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,7 +21,8 @@ from archiver.training.autoencoder import fitted as normalised
 from archiver.training.gan import GanTask, GanWeights
 from archiver.training.gan_fit import fitted
 from archiver.training.layered import LayeredCrops, LayeredTask, LayeredWeights
-from archiver.training.layered import fitted as layered_fitted
+from archiver.training.layered_fit import StyleFit
+from archiver.training.layered_fit import fitted as layered_fitted
 from archiver.training.loop import Run, Schedule
 from archiver.training.perceptual import Weights
 from archiver.training.perco import TINY as PERCO_TINY
@@ -90,7 +92,7 @@ _PAPER = GanShape(width=60, blocks=9, paper=1)
 
 RECIPES: tuple[Recipe, ...] = (
     # The networks in three steps: the second has twice the blocks, less L1, more of DISTS, and minds grids; the third
-    # adds side symbols and the level at 1/16 where the enhancer listens to them.
+    # adds side symbols and the level at 1/16 where the enhancer listens to them, and in the end a style.
     Recipe(
         "layered-1",
         task=lambda _: LayeredTask(Shape(), Weights()),
@@ -121,8 +123,8 @@ RECIPES: tuple[Recipe, ...] = (
         crop=256,
         batch=2,
         schedule=Schedule(steps=11_000, cool_down=5_000, rate=5e-4),
-        shape=asdict(_SIDED),
-        network=layered_fitted,
+        shape=asdict(replace(_SIDED, style=StyleFit.style)),
+        network=partial(layered_fitted, style=StyleFit()),
         parts=("layered-2",),
         packed=True,
     ),

@@ -45,7 +45,7 @@ class PlainCrops:
 
 @dataclass(frozen=True)
 class Feed:
-    """Which photographs, and how they are cut: a block is `photos` photographs of `batch` crops each, shuffled."""
+    """Which photographs, and how they are cut: a block is `block_photos` of `crops_a_photo` each, shuffled."""
 
     source: Location
     photos: tuple[Photo, ...]
@@ -54,6 +54,7 @@ class Feed:
     batch: int  # crops
     block_photos: int = 16
     crops_a_photo: int = 8
+    together: int = 1  # crops of a photograph that stay together: a batch of as many is of one photograph
     seed: int = 1
 
     @property
@@ -62,7 +63,7 @@ class Feed:
 
 
 def block_of(feed: Feed, number: int) -> Arrays:
-    """All crops of a block, shuffled."""
+    """All crops of a block, shuffled, but for those that stay together."""
     rng = np.random.default_rng((feed.seed, number))
     store = connect(feed.source)
     found: list[Arrays] = []
@@ -76,7 +77,8 @@ def block_of(feed: Feed, number: int) -> Arrays:
         found.append(
             feed.crops(small, photo.caption, feed.crops_a_photo, block_seed, int(rng.integers(2**31)))
         )
-    order = rng.permutation(feed.block_photos * feed.crops_a_photo)
+    groups = rng.permutation(feed.block_photos * feed.crops_a_photo // feed.together)
+    order = (groups[:, None] * feed.together + np.arange(feed.together)).ravel()
     return {name: np.concatenate([arrays[name] for arrays in found])[order] for name in found[0]}
 
 

@@ -2,8 +2,9 @@
 
     python -m tests.measure.side_symbols FOLDER PRESET...
 
-LPIPS-Alex with the picture's own symbols, with symbols that are all zero, and with those of the picture upside down: a
-network that is used to symbols fares worse without them than one that never had any. bf16, good to 0.002.
+LPIPS-Alex and DISTS with the picture's own symbols and style, with a style of zeros, with symbols that are all zero,
+and with those of the picture upside down: a network that is used to symbols fares worse without them than one that
+never had any. bf16, good to 0.002.
 """
 
 import sys
@@ -12,12 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from archiver.codecs import load_codec
-from archiver.codecs.latent_codec import pack_planes
 from archiver.codecs.layered import LayeredCodec, join, split
-from archiver.codecs.layered_shape import band
+from archiver.codecs.layered_side import Side
 from archiver.presets import find_preset
 from archiver.weights import shipped_weights
 from manifests.records import EncodedImage
@@ -25,11 +24,11 @@ from pipelines.codec import Picture
 from tests.measure.learned_presets import Judge, pictures
 
 
-def with_symbols(codec: LayeredCodec, encoded: EncodedImage, symbols_chw: NDArray[np.int8]) -> EncodedImage:
-    """The same base with other side symbols."""
+def with_side(codec: LayeredCodec, encoded: EncodedImage, side: Side) -> EncodedImage:
+    """The same base with other side bytes."""
     assert codec.coder is not None
-    side = pack_planes(codec.coder, np.ascontiguousarray(symbols_chw), band(codec.scale, codec.quality))
-    return replace(encoded, bitstream=join(side, split(encoded.bitstream)[1]))
+    told = codec.coder.pack(side, codec.scale, codec.quality)
+    return replace(encoded, bitstream=join(told, split(encoded.bitstream)[1]))
 
 
 @torch.inference_mode()
@@ -43,15 +42,22 @@ def main() -> None:
         for name, codec in codecs.items():
             assert isinstance(codec, LayeredCodec)
             (own,) = codec.encode([Picture(original, None)])
-            symbols_chw = codec.observed(original)
-            others = [with_symbols(codec, own, x) for x in (0 * symbols_chw, symbols_chw[:, ::-1])]
-            distances = [judge.judged(decoded)[0] for decoded in codec.decode([own, *others])]
+            side = codec.observed(original)
+            upside_down = np.ascontiguousarray(side.symbols_chw[:, ::-1])
+            others = [
+                replace(side, style=0 * side.style),
+                replace(side, symbols_chw=0 * side.symbols_chw),
+                replace(side, symbols_chw=upside_down),
+            ]
+            told = [own, *(with_side(codec, own, other) for other in others)]
+            distances = [x for decoded in codec.decode(told) for x in judge.judged(decoded)[:2]]
             bits = (
                 8 * len(part) / original[..., 0].size for part in (own.bitstream, split(own.bitstream)[0])
             )
             rows[name].append((*bits, *distances))
     print(
-        f"{'preset':16} {'bpp':>8} {'side':>8}   LPIPS: own, zero, another's   {len(rows[names[0]])} pictures"
+        f"{'preset':16} {'bpp':>8} {'side':>8}   LPIPS, DISTS: own; no style; symbols 0; another's"
+        f"   {len(rows[names[0]])} pictures"
     )
     for name, found in rows.items():
         bpp, side, *distances = np.mean(found, axis=0)

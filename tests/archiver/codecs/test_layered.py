@@ -1,4 +1,5 @@
 import io
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,10 @@ from PIL import Image
 from archiver.codecs import layered, layered_blocks, layered_networks, load_codec
 from archiver.codecs.av1 import decode_still, wrap
 from archiver.codecs.drawing import joined, noise, normal, true_to_base
-from archiver.codecs.latent_codec import pack_planes, unpack_planes
 from archiver.codecs.layered import LayeredCodec, _mirrored, join, split
-from archiver.codecs.layered_shape import band
 from archiver.evaluation.artefacts import artefacts, exceeded
 from archiver.perception.lpips import LPIPS
-from archiver.presets import find_preset
+from archiver.presets import Preset, find_preset
 from archiver.weights import shipped_weights
 from manifests.records import EncodedImage
 from pipelines.codec import Codec
@@ -49,6 +48,19 @@ class TestLayered006(TestLayered):
     fuzz_cases = 5
 
 
+class TestLayered006Slow(TestLayered):
+    preset = "layered-0.06-slow"
+    fuzz_cases = 5
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def codec(cls, asked: Preset, files: Mapping[str, Path]) -> Codec:
+        """Which takes one step to a style, not all of them: how far it goes changes nothing that is tested here."""
+        loaded = load_codec(asked.spec, files, "cpu")
+        assert isinstance(loaded, LayeredCodec)
+        return replace(loaded, style_steps=1)
+
+
 @pytest.fixture(scope="module")
 def codec() -> LayeredCodec:
     loaded = load_preset("layered-0.03")
@@ -76,12 +88,13 @@ def test_parts_of_a_bitstream_come_apart_again() -> None:
 
 def test_side_bytes_come_back_as_the_symbols_that_were_seen(codec: LayeredCodec) -> None:
     pixels_hwc = photo(200, 260)
-    symbols_chw = codec.observed(pixels_hwc)
+    seen = codec.observed(pixels_hwc)
     side, _ = split(encode_one(codec, pixels_hwc).bitstream)
     assert codec.coder is not None
-    _, h, w = symbols_chw.shape
-    found = unpack_planes(codec.coder, side, h, w, band(codec.scale, codec.quality))
-    assert np.array_equal(found, symbols_chw)
+    _, h, w = seen.symbols_chw.shape
+    found = codec.coder.unpack(side, h, w, codec.scale, codec.quality)
+    assert np.array_equal(found.symbols_chw, seen.symbols_chw)
+    assert np.array_equal(found.style, seen.style)
 
 
 def test_a_larger_step_makes_fewer_side_bytes_of_the_same_size(codec: LayeredCodec) -> None:
@@ -90,7 +103,7 @@ def test_a_larger_step_makes_fewer_side_bytes_of_the_same_size(codec: LayeredCod
     (side, base), (less, same) = (split(encode_one(c, pixels_hwc).bitstream) for c in (codec, coarser))
     assert same == base
     assert len(less) < len(side)
-    told, meant = (c.observed(pixels_hwc) * c.step for c in (codec, coarser))
+    told, meant = (c.observed(pixels_hwc).symbols_chw * c.step for c in (codec, coarser))
     assert np.abs(told - meant).max() <= 1.5 * codec.step + 1e-4
     for wrong in (0, 9, 1001, 1.5, "1"):
         params = {**codec.spec.params, "step": wrong}
@@ -105,8 +118,9 @@ def test_side_symbols_bring_the_picture_nearer(codec: LayeredCodec) -> None:
     for pixels_hwc in photographs():
         encoded = encode_one(codec, pixels_hwc)
         side, base = split(encoded.bitstream)
-        nothing = np.zeros_like(codec.observed(pixels_hwc))
-        silent = pack_planes(codec.coder, nothing, band(codec.scale, codec.quality))
+        seen = codec.observed(pixels_hwc)
+        nothing = replace(seen, symbols_chw=np.zeros_like(seen.symbols_chw))
+        silent = codec.coder.pack(nothing, codec.scale, codec.quality)
         assert len(silent) < len(side)
         first, second = (
             float(distance(_tensor(pixels_hwc), _tensor(decode_one(codec, one))))
@@ -122,13 +136,15 @@ def _tensor(pixels_hwc: np.ndarray) -> torch.Tensor:
 def test_tiles_join_without_a_seam(codec: LayeredCodec, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels_hwc = photo(200, 260)
     encoded = encode_one(codec, pixels_hwc)
-    drawn, symbols_chw = decode_one(codec, encoded), codec.observed(pixels_hwc)
+    drawn, seen = decode_one(codec, encoded), codec.observed(pixels_hwc)
     monkeypatch.setattr(layered, "TILE", 4)
     for module in (layered_blocks, layered_networks):
         monkeypatch.setattr(module, "ROWS", 5)
     assert apart(drawn, decode_one(codec, encoded)) <= 1
     # Sums of floats, before rounding, are not the same to the last bit.
-    assert np.mean(codec.observed(pixels_hwc) != symbols_chw) < 0.002
+    found = codec.observed(pixels_hwc)
+    assert np.mean(found.symbols_chw != seen.symbols_chw) < 0.002
+    assert np.abs(found.style - seen.style).max(initial=0) <= 1
 
 
 def test_a_smaller_margin_would_show(codec: LayeredCodec, monkeypatch: pytest.MonkeyPatch) -> None:

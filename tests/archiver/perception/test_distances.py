@@ -83,3 +83,16 @@ def test_where_all_features_are_zero_lpips_has_a_gradient(backbone: Literal["ale
     for features in none:
         assert features.grad is not None
         assert torch.isfinite(features.grad).all()
+
+
+def test_dists_of_windows_together_is_that_of_the_picture_they_make() -> None:
+    judge, random = network("dists"), torch.Generator().manual_seed(0)
+    first, second = (
+        [torch.rand(1, channels, 4, 8, generator=random) for channels in (3, 64, 128, 256, 512, 512)]
+        for _ in range(2)
+    )
+    assert isinstance(judge, DISTS)
+    halves = ([torch.cat(x.chunk(2, 3)) for x in taps] for taps in (first, second))
+    assert float(judge.together(*halves)) == pytest.approx(float(judge.distance(first, second)), rel=1e-4)
+    apart = judge.distance([x[..., :4] for x in first], [x[..., :4] for x in second])
+    assert float(judge.together(first, second)) != pytest.approx(float(apart), rel=1e-4)

@@ -235,7 +235,9 @@ def test_the_network_that_ships_sees_no_further_than_tiles_do(thin: Enhancer, sc
 
     assert thin.observer is not None
     observer, pixels = thin.observer, planes(cells, CELL, 3)
-    seen = reach(lambda pixels: observer(pixels, enlarged(small.detach(), scale), told), pixels, CELL)
+    seen = reach(lambda pixels: observer(pixels, enlarged(small.detach(), scale), told)[0], pixels, CELL)
     assert ENCODER_REACH - 2 <= seen <= ENCODER_REACH
-    seen = reach(lambda small: observer(pixels.detach(), enlarged(small, scale), told), small.clone(), step)
+    seen = reach(
+        lambda small: observer(pixels.detach(), enlarged(small, scale), told)[0], small.clone(), step
+    )
     assert seen <= ENCODER_REACH

@@ -1,4 +1,4 @@
-"""The process that cuts crops."""
+"""Crops of photographs, and the process that cuts them."""
 
 import os
 import signal
@@ -7,6 +7,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import pytest
+
+from archiver.training.photos import list_photos
+from archiver.training.stream import Arrays, Feed, block_of
+from manifests.storage import locate
+from pipelines.codec import Pixels
 from tests.tiny_training import write_photographs
 
 PROGRAM = """
@@ -33,6 +40,26 @@ def has_ended(process: int) -> bool:
         return True
     told = Path(f"/proc/{process}/stat")  # ended, too, is one that nobody has asked how it ended
     return told.exists() and told.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+class Numbered:
+    """Crops that tell which photograph they are of, by its mean, and which of its crops they are."""
+
+    def __call__(
+        self, pixels_hwc: Pixels, caption: str | None, count: int, block_seed: int, seed: int
+    ) -> Arrays:
+        return {"photo": np.full(count, pixels_hwc.mean()), "crop": np.arange(count)}
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_crops_of_a_photograph_stay_together_where_they_must(together: int, tmp_path: Path) -> None:
+    source = locate(str(write_photographs(tmp_path)))
+    feed = Feed(source, tuple(list_photos(source)), Numbered(), 64, 2, block_photos=6, together=together)
+    block = block_of(feed, 0)
+    photos, crops = (block[name].reshape(-1, 2) for name in ("photo", "crop"))
+    assert (together == 2) == bool(np.all((photos[:, 0] == photos[:, 1]) & (crops[:, 0] + 1 == crops[:, 1])))
+    assert len(np.unique(photos[:6, 0])) > 1  # the pairs are shuffled
+    assert sorted(crops.ravel().tolist()) == sorted([*range(8)] * 6)
 
 
 def test_it_ends_when_a_training_was_killed(tmp_path: Path) -> None:

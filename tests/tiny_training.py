@@ -12,7 +12,7 @@ from archiver.training.layered import LayeredCrops, LayeredTask, LayeredWeights
 from archiver.training.layered_fit import StyleFit, fitted
 from archiver.training.loop import Run, Schedule
 from archiver.training.perceptual import Weights
-from archiver.training.recipes import Recipe
+from archiver.training.recipe import Recipe
 from tests.samples import photograph
 
 SHAPE = {

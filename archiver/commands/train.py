@@ -35,7 +35,8 @@ def train(
     import torch
 
     from archiver.training.loop import train as advance
-    from archiver.training.recipes import export, find_recipe, start
+    from archiver.training.recipe import export, start
+    from archiver.training.recipes import find_recipe
 
     if threads is not None:
         torch.set_num_threads(threads)

@@ -13,7 +13,7 @@ from archiver.codecs.gan_networks import Shape
 from archiver.training.autoencoder import AutoencoderTask, fitted
 from archiver.training.loop import Schedule, tensors_of, train
 from archiver.training.perceptual import Weights
-from archiver.training.recipes import Recipe, export, start
+from archiver.training.recipe import Recipe, export, start
 from archiver.training.stream import PlainCrops, block_of
 from manifests.storage import locate
 from tests.samples import photograph

@@ -16,7 +16,8 @@ from archiver.training.gan import RATES, GanTask, GanWeights, RateModel, boxes, 
 from archiver.training.gan_fit import fitted
 from archiver.training.loop import Run, Schedule, train
 from archiver.training.perceptual import Weights
-from archiver.training.recipes import Recipe, export, find_recipe, start
+from archiver.training.recipe import Recipe, export, start
+from archiver.training.recipes import find_recipe
 from archiver.training.stream import PlainCrops
 from manifests.storage import locate
 from tests.codec_suite import decode_one, encode_one

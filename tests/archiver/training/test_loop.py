@@ -15,7 +15,7 @@ from archiver.training import context_fit, layered
 from archiver.training.layered import LayeredCrops, LayeredTask
 from archiver.training.loop import CHECKPOINT, Run, train
 from archiver.training.perceptual import Weights
-from archiver.training.recipes import export, start
+from archiver.training.recipe import export, start
 from archiver.training.stream import Feed, block_of
 from manifests.storage import locate
 from tests.tiny_training import SHAPE, TINY, weights_of, write_photographs

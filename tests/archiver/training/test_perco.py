@@ -30,7 +30,8 @@ from archiver.training.perco import (
 from archiver.training.perco_fit import fitted
 from archiver.training.perco_sd import PARTS, foundation_task, weights_of_rate, widened
 from archiver.training.photos import list_photos
-from archiver.training.recipes import Recipe, export, find_recipe, start
+from archiver.training.recipe import Recipe, export, start
+from archiver.training.recipes import find_recipe
 from archiver.training.stream import Feed
 from archiver.training.task import Batch, Step
 from manifests.records import CodecSpec, Param

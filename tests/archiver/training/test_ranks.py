@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from archiver.training.loop import train
-from archiver.training.recipes import start
+from archiver.training.recipe import start
 from manifests.storage import locate
 from tests.tiny_training import TINY, weights_of, write_photographs
 

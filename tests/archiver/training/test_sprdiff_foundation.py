@@ -17,7 +17,8 @@ from archiver.codecs.sprdiff_shape import FOUNDATION, Shape
 from archiver.training import context_fit, sprdiff_fit
 from archiver.training.loop import Schedule, train
 from archiver.training.perceptual import Weights
-from archiver.training.recipes import Recipe, export, find_recipe, start
+from archiver.training.recipe import Recipe, export, start
+from archiver.training.recipes import find_recipe
 from archiver.training.sprdiff import SprdiffTask, SprdiffWeights, published
 from archiver.training.stream import PlainCrops
 from manifests.records import CodecSpec

@@ -30,10 +30,8 @@ size, comes from Philox keyed by a hash of the base: the same on every machine, 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from types import MappingProxyType
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 import torch
@@ -41,17 +39,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from archiver.codecs.av1 import Chroma, decode_still, encode_still
-from archiver.codecs.drawing import enlarged, noise, normal, true_to_base
+from archiver.codecs.av1 import decode_still
+from archiver.codecs.drawing import enlarged, true_to_base
 from archiver.codecs.latent_model import LARGEST
+from archiver.codecs.layered_base import based, join, padded, reduced, split
+from archiver.codecs.layered_drawing import TILE, Given, draw, floats, given_of
 from archiver.codecs.layered_networks import Enhancer
-from archiver.codecs.layered_shape import CELL, DRAWN_REACH, ENCODER_REACH, SCALES, Shape, conditions
+from archiver.codecs.layered_shape import CELL, ENCODER_REACH, SCALES, Shape, conditions
 from archiver.codecs.layered_side import Side, SideCoder, load_side_coder
-from archiver.codecs.layered_style import LEAST, Windows, find_style, places
-from archiver.codecs.networks import levels_of, load_network, weight_files
+from archiver.codecs.layered_style import find_style
+from archiver.codecs.networks import load_network, weight_files
 from archiver.codecs.specs import check_size, check_spec
 from archiver.codecs.thin import is_thin, shrunk, stretched
-from archiver.codecs.tiles import Tile, tiles
+from archiver.codecs.tiles import tiles
 from manifests.records import CodecSpec, EncodedImage
 from pipelines.codec import Picture, Pixels
 
@@ -61,67 +61,9 @@ NAME = "layered"
 VERSION = 1
 PARAMS = ("scale", "quality", "chroma", "step", "style_steps")
 MOST_STYLE_STEPS = 200
-# aom's own scale from 0 (slow) to 10. Against 6, 4 takes five times as long and saves 8 % of the bytes at equal error;
-# 2 takes three times as long again, for 3 %.
-SPEED = 4
-# The quantisation matrices of "iq" coarsen high frequencies for eyes that see the base itself. Without them LPIPS was
-# lower by .002 to .003 at equal bytes, with sharpness 4 by up to as much again (four and six photographs), though the
-# enhancer of that day had learned from bases with matrices.
-SETTINGS = MappingProxyType({"enable-qm": "0", "sharpness": "4"})
-TILE = 48  # cells a side that are seen and drawn at once: about 0.25 GB
-# Cells: what decoding mirrors beyond a picture's edges, near which networks draw lines. As much at the edges of crops
-# counts nothing in training.
-MARGIN = 1
 # At least, of the base of a thin picture, which is all there is of it: rows of a photograph at `layered-0.012` take 86
 # to 98 bytes instead of 41 to 43, and are 4.5 to 5.5 dB better.
 THIN_QUALITY = 40
-LONG = 255  # byte 0 of a bitstream whose length of side bytes takes three more
-
-T = TypeVar("T", bound=np.generic)
-
-
-def padded(pixels_hwc: Pixels) -> Pixels:
-    """To whole cells, edges repeated below and to the right."""
-    height, width = pixels_hwc.shape[:2]
-    return np.pad(pixels_hwc, ((0, -height % CELL), (0, -width % CELL), (0, 0)), mode="edge")
-
-
-def reduced(pixels_hwc: Pixels, scale: int) -> Image.Image:
-    """Whole cells -> the small picture, 1/scale a side."""
-    height, width = pixels_hwc.shape[:2]
-    return Image.fromarray(pixels_hwc).resize((width // scale, height // scale), Image.Resampling.LANCZOS)
-
-
-def based(small: Image.Image, chroma: Chroma, quality: int) -> bytes:
-    """The small picture's bitstream."""
-    return encode_still(small, chroma, quality, SPEED, SETTINGS)
-
-
-def join(side: bytes, base: bytes) -> bytes:
-    """Both parts -> bitstream."""
-    size = bytes([len(side)]) if len(side) < LONG else bytes([LONG]) + len(side).to_bytes(3, "big")
-    return size + side + base
-
-
-def split(bitstream: bytes) -> tuple[bytes, bytes]:
-    """Inverse of `join`; ValueError where a bitstream ends before its base begins."""
-    first, size = 1, bitstream[0] if bitstream else 0
-    if size == LONG:
-        first, size = 4, int.from_bytes(bitstream[1:4], "big")
-    if len(bitstream) <= first + size:
-        raise ValueError(f"a bitstream of {len(bitstream)} bytes, expected {size} side bytes and a base")
-    return bitstream[first : first + size], bitstream[first + size :]
-
-
-@dataclass(frozen=True)
-class _Given:
-    """What the enhancer is given of a picture and of MARGIN cells around it, mirrored."""
-
-    small: Tensor  # (1, 3, H / scale, W / scale) in [-1, 1]
-    side: Tensor | None  # (1, C, h, w)
-    told: Tensor  # (1, TOLD), without the style
-    quarter: Tensor  # (H / 4, W / 4), see `noise`
-    full: Tensor  # (H, W), too
 
 
 @dataclass(frozen=True)
@@ -179,11 +121,6 @@ class LayeredCodec:
         told = conditions(self.scale, self.quality, len(base), small.height * small.width)
         return torch.tensor([told], dtype=torch.float32, device=self.device)
 
-    def _floats(self, levels_hwc: NDArray[np.uint8]) -> Tensor:
-        """Levels -> (1, 3, ...) in [-1, 1], channels last."""
-        levels = torch.from_numpy(levels_hwc).to(self.device).permute(2, 0, 1)[None]
-        return (levels.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-
     def observed(self, pixels_hwc: Pixels, base: bytes | None = None) -> Side:
         """Of a picture; `base` as `encode` makes it, where it is there already."""
         base = base or self._based(pixels_hwc, self.quality)
@@ -196,12 +133,12 @@ class LayeredCodec:
     @torch.inference_mode()
     def _symbols(self, whole_hwc: Pixels, base: bytes, shown: Image.Image) -> NDArray[np.int8]:
         assert self.enhancer.observer is not None
-        small, told = self._floats(np.array(shown.convert("RGB"))), self._told(shown, base)
+        small, told = floats(np.array(shown.convert("RGB")), self.device), self._told(shown, base)
         levels = torch.from_numpy(whole_hwc).permute(2, 0, 1)
         h, w = (length // CELL for length in whole_hwc.shape[:2])
         symbols_chw = np.empty((self.enhancer.shape.side, h, w), dtype=np.int8)
         for tile in tiles(h, w, TILE, ENCODER_REACH):
-            pixels = self._floats(tile.cut(levels, CELL).permute(1, 2, 0).numpy())
+            pixels = floats(tile.cut(levels, CELL).permute(1, 2, 0).numpy(), self.device)
             seen = enlarged(tile.cut(small, CELL // self.scale), self.scale)
             y = tile.inner(self.enhancer.observer(pixels, seen, told), 1)[0]
             rounded = (y / self.step).round().clamp(-LARGEST, LARGEST)
@@ -211,40 +148,12 @@ class LayeredCodec:
     def _style(
         self, whole_hwc: Pixels, base: bytes, shown: Image.Image, symbols_chw: NDArray[np.int8]
     ) -> NDArray[np.int8]:
-        if not self.style_steps or min(symbols_chw.shape[1:]) < LEAST:
-            return np.zeros(self.enhancer.shape.style if self.style_steps else 0, dtype=np.int8)
-        given = self._given(base, shown, symbols_chw)
-        assert given.side is not None
+        if not self.style_steps:
+            return np.empty(0, dtype=np.int8)
+        return find_style(self.enhancer, self._given(base, shown, symbols_chw), whole_hwc, self.style_steps)
 
-        def cut(x: Tensor, step: int, edge: int) -> Tensor:
-            """(..., rows, columns), `step` of them to a cell -> all windows, (B, ...), with so many cells around."""
-            seen = []
-            for top, left, h, w in places(*symbols_chw.shape[1:]):
-                rows = slice(top * step, (top + h + 2 * edge) * step)
-                seen.append(x[..., rows, left * step : (left + w + 2 * edge) * step])
-            windows = torch.stack(seen)
-            return windows if windows.dim() < 4 else windows.contiguous(memory_format=torch.channels_last)
-
-        windows = Windows(
-            small=cut(given.small[0], CELL // self.scale, MARGIN),
-            side=cut(given.side[0], 1, MARGIN),
-            told=given.told,
-            noise_hw=normal(cut(given.quarter, CELL // 4, MARGIN))[:, None],
-            noise_HW=normal(cut(given.full, CELL, MARGIN))[:, None],
-            target=cut(torch.from_numpy(whole_hwc).permute(2, 0, 1), CELL, 0).to(self.device) / 127.5 - 1,
-        )
-        return find_style(self.enhancer, windows, self.scale, MARGIN * CELL, self.style_steps)
-
-    def _given(self, base: bytes, shown: Image.Image, symbols_chw: NDArray[np.int8] | None) -> "_Given":
-        small_hwc = np.array(shown.convert("RGB"))
-        side = None
-        if symbols_chw is not None:
-            symbols = torch.from_numpy(_mirrored(symbols_chw, MARGIN, (1, 2)))
-            side = symbols[None].float().to(self.device) * self.step
-        height, width = (length * self.scale + 2 * MARGIN * CELL for length in small_hwc.shape[:2])
-        quarter, full = (torch.from_numpy(values).to(self.device) for values in noise(base, height, width))
-        small = self._floats(_mirrored(small_hwc, MARGIN * CELL // self.scale, (0, 1)))
-        return _Given(small, side, self._told(shown, base), quarter, full)
+    def _given(self, base: bytes, shown: Image.Image, symbols_chw: NDArray[np.int8] | None) -> Given:
+        return given_of(base, shown, self._told(shown, base), symbols_chw, self.scale, self.step)
 
     @torch.inference_mode()
     def _decoded(self, encoded: EncodedImage) -> Pixels:
@@ -255,51 +164,19 @@ class LayeredCodec:
                 raise ValueError(f"{len(side_bytes)} side bytes for a picture thinner than {CELL} pixels")
             return self.decode_base(encoded)
         shown = self.base(encoded)
-        height, width = (length + 2 * MARGIN * CELL for length in _padded_size(encoded.height, encoded.width))
-        h, w = height // CELL, width // CELL
-        found = None
+        style, symbols_chw = np.empty(0, dtype=np.int8), None
         if self.coder is not None:
-            found = self.coder.unpack(side_bytes, h - 2 * MARGIN, w - 2 * MARGIN, self.scale, self.quality)
+            h, w = (length // CELL for length in _padded_size(encoded.height, encoded.width))
+            side = self.coder.unpack(side_bytes, h, w, self.scale, self.quality)
+            style, symbols_chw = side.style, side.symbols_chw
         elif side_bytes:
             raise ValueError(f"{len(side_bytes)} side bytes for a network that knows of none")
-        given = self._given(base, shown, None if found is None else found.symbols_chw)
-        small, told = given.small, given.told
-        if found is not None:
-            told = torch.cat((told, torch.from_numpy(found.style)[None].to(told)), 1)
-
-        @lru_cache(maxsize=1)  # a small picture is one tile, which is begun once
-        def begun(tile: Tile) -> Tensor:
-            grain = normal(tile.cut(given.quarter, CELL // 4))[None, None]
-            return self.enhancer.begun(tile.cut(small, CELL // self.scale), self.scale, told, grain)
-
-        size = (1, self.enhancer.shape.coarse, 2 * h, 2 * w)
-        coarse = torch.empty(size, device=self.device, memory_format=torch.channels_last)
-        parts = tiles(h, w, TILE, DRAWN_REACH)
-        for tile in parts:
-            lowered = self.enhancer.lowered(begun(tile))
-            coarse[..., tile.pixel_rows(2), tile.pixel_columns(2)] = tile.inner(lowered, 2)
-        coarse = self.enhancer.thought(coarse, given.side, told)
-        made = np.empty((height, width, 3), dtype=np.uint8)
-        for tile in parts:
-            seen = tile.cut(small, CELL // self.scale)
-            grain = normal(tile.cut(given.full, CELL))[None, None]
-            drawn = self.enhancer.drawn(begun(tile), tile.cut(coarse, 2), seen, self.scale, told, grain)
-            made[tile.pixel_rows(CELL), tile.pixel_columns(CELL)] = levels_of(tile.inner(drawn, CELL))
-        del coarse  # so much memory is best gone before more is taken
-        begun.cache_clear()
-        edge = MARGIN * CELL
-        made = np.ascontiguousarray(made[edge : height - edge, edge : width - edge])
+        made = draw(self.enhancer, self._given(base, shown, symbols_chw), style)
         made = true_to_base(made, shown.convert("RGB"), self.scale)
         made = made[: encoded.height, : encoded.width]
         if shown.mode == "L":
             made = np.repeat(made.mean(axis=2, keepdims=True).round().astype(np.uint8), 3, axis=2)
         return np.ascontiguousarray(made)
-
-
-def _mirrored(values: NDArray[T], margin: int, axes: tuple[int, int]) -> NDArray[T]:
-    """With a margin before and after along two axes; where that is more than there is, mirrored again and again."""
-    margins = [(margin, margin) if axis in axes else (0, 0) for axis in range(values.ndim)]
-    return np.pad(values, margins, "symmetric")
 
 
 def _padded_size(height: int, width: int) -> tuple[int, int]:

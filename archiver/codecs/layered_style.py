@@ -16,14 +16,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from archiver.codecs.drawing import normal
 from archiver.codecs.latent_model import LARGEST
+from archiver.codecs.layered_drawing import MARGIN, Given
 from archiver.codecs.layered_networks import Enhancer
+from archiver.codecs.layered_shape import CELL
 from archiver.perception.backbones import Name, backbone_tensors
 from archiver.perception.dists import DISTS
 from archiver.perception.lpips import LPIPS
+from pipelines.codec import Pixels
 
 # Legend of suffixes: B windows, C channels; H, W pixels; h, w cells of CELL x CELL pixels.
 
+EDGE = MARGIN * CELL  # pixels around a window that are drawn and not judged
 WINDOW, MOST_WINDOWS = 16, 4  # cells a side, and how many of them are looked at
 LEAST = 2  # cells a side: for smaller pictures the judges' features have no size
 RATE, BETAS = 1.2, (0.8, 0.95)  # Adam's, in numbers of a style; the rate falls to 0
@@ -41,7 +46,7 @@ class Windows:
     told: Tensor  # (1, TOLD), of all of them
     noise_hw: Tensor  # (B, 1, H / 4, W / 4)
     noise_HW: Tensor  # (B, 1, H, W)
-    target: Tensor  # (B, 3, H - 2 margin, W - 2 margin) in [-1, 1]
+    target: Tensor  # (B, 3, H - 2 EDGE, W - 2 EDGE) in [-1, 1]
 
 
 def places(h: int, w: int) -> list[tuple[int, int, int, int]]:
@@ -59,6 +64,30 @@ def _spread(length: int, size: int, count: int) -> list[int]:
     """The first cells of so many windows, each in the middle of its part of a length."""
     middles = ((number + 0.5) * length / count for number in range(count))
     return [min(max(0, round(middle - size / 2)), length - size) for middle in middles]
+
+
+def windows_of(given: Given, whole_hwc: Pixels) -> Windows:
+    """Of a picture of whole cells."""
+    assert given.side is not None
+
+    def cut(x: Tensor, step: int, margin: int) -> Tensor:
+        """(..., rows, columns), `step` of them to a cell -> all windows, (B, ...), with so many cells around."""
+        seen = []
+        for top, left, h, w in places(*(length // CELL for length in whole_hwc.shape[:2])):
+            rows = slice(top * step, (top + h + 2 * margin) * step)
+            seen.append(x[..., rows, left * step : (left + w + 2 * margin) * step])
+        windows = torch.stack(seen)
+        return windows if windows.dim() < 4 else windows.contiguous(memory_format=torch.channels_last)
+
+    target = cut(torch.from_numpy(whole_hwc).permute(2, 0, 1), CELL, 0)
+    return Windows(
+        small=cut(given.small[0], CELL // given.scale, MARGIN),
+        side=cut(given.side[0], 1, MARGIN),
+        told=given.told,
+        noise_hw=normal(cut(given.quarter, CELL // 4, MARGIN))[:, None],
+        noise_HW=normal(cut(given.full, CELL, MARGIN))[:, None],
+        target=target.to(given.told.device) / 127.5 - 1,
+    )
 
 
 class Judges:
@@ -91,19 +120,20 @@ def load_judges(device: torch.device) -> Judges:
     return Judges(device)
 
 
-def find_style(enhancer: Enhancer, windows: Windows, scale: int, margin: int, steps: int) -> NDArray[np.int8]:
-    """The style after so many steps, in whole numbers; zeros where that is not better than none. `margin`: pixels."""
-    device = windows.small.device
-    judges = load_judges(device)
-    size = enhancer.shape.style
+def find_style(enhancer: Enhancer, given: Given, whole_hwc: Pixels, steps: int) -> NDArray[np.int8]:
+    """The style of a picture of whole cells after so many steps, in whole numbers; zeros where they are not better."""
+    device, size = given.told.device, enhancer.shape.style
+    if min(whole_hwc.shape[:2]) < LEAST * CELL:
+        return np.zeros(size, dtype=np.int8)
+    windows, judges = windows_of(given, whole_hwc), load_judges(device)
     fast = torch.autocast(device.type, torch.bfloat16, enabled=_has_bf16(device))
 
     def drawn(style: Tensor) -> Tensor:
         told = torch.cat((windows.told, style[None]), 1).expand(len(windows.small), -1)
         made: Tensor = enhancer(
-            windows.small, windows.side, scale, told, windows.noise_hw, windows.noise_HW
+            windows.small, windows.side, given.scale, told, windows.noise_hw, windows.noise_HW
         ).float()
-        return made[..., margin : made.shape[-2] - margin, margin : made.shape[-1] - margin]
+        return made[..., EDGE:-EDGE, EDGE:-EDGE]
 
     with torch.no_grad(), fast:
         real = judges.real(windows.target)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from archiver.codecs.av1 import decode_still
 from archiver.codecs.drawing import enlarged
 from archiver.codecs.latent_model import ContextModel, bits_of, noisy, whole
-from archiver.codecs.layered import based, load_enhancer, padded, reduced
+from archiver.codecs.layered import load_enhancer
+from archiver.codecs.layered_base import based, padded, reduced
 from archiver.codecs.layered_networks import Enhancer
 from archiver.codecs.layered_shape import BANDS, CELL, CONTEXT_WIDTH, SCALES, SLICES, Shape, band, conditions
 from archiver.training.losses import repeated

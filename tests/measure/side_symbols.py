@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from archiver.codecs import load_codec
-from archiver.codecs.layered import LayeredCodec, join, split
+from archiver.codecs.layered import LayeredCodec
+from archiver.codecs.layered_base import join, split
 from archiver.codecs.layered_side import Side
 from archiver.presets import find_preset
 from archiver.weights import shipped_weights

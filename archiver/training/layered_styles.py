@@ -1,16 +1,15 @@
 """After a training of `layered`: which directions a style has, and how its numbers spread.
 
 A style changes the biases of all blocks at once. Its directions are the principal components of what photographs would
-have changed there: of the slopes, by these biases, of what the encoder's descent lowers. Between halves of 880 pairs
-of crops, 8 components of one half hold 28 % of the other's slopes, 32 hold 32 %, 96 hold 34 %: the rest is of single
-pictures, or rounding.
+have changed there: of the slopes, by these biases, of what the encoder's descent lowers. A bias of steep slopes is one
+to which what is drawn answers strongly: slopes count, and biases move, by the root of what they usually are less.
 """
 
 from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from archiver.codecs.layered_blocks import Block
 from archiver.codecs.layered_networks import Enhancer
@@ -49,11 +48,17 @@ def slopes(task: LayeredTask, network: Trained, pairs: Iterable[Arrays], device:
 
 
 def directions(slopes: Tensor, count: int) -> Tensor:
-    """Principal components (count, biases), of length 1; a photograph of large slopes counts less than they are."""
-    scaled = slopes / (slopes.square().mean(0).sqrt() + 1e-12)
+    """Principal components (count, biases), of length 1; a photograph of large slopes counts less than they are.
+
+    After 8 steps on ten held-out pairs at 1/2, DISTS was 0.203 without a style and 0.175, 0.171, 0.166 and 0.164 with
+    the first 32, 64, 96 and 160 of them, of 880 slopes; 0.179 with 32 components of slopes as they are, 0.191 of slopes
+    and biases scaled by all of their usual size.
+    """
+    root = slopes.square().mean(0).sqrt().clamp(min=1e-12).sqrt()
+    scaled = slopes / root
     scaled = scaled / scaled.norm(dim=1, keepdim=True).clamp(min=1e-12).sqrt()
-    components: Tensor = torch.linalg.svd(scaled, full_matrices=False).Vh
-    return components[:count]
+    components: Tensor = torch.linalg.svd(scaled, full_matrices=False).Vh[:count]
+    return nn.functional.normalize(components / root, dim=1)
 
 
 @torch.no_grad()

@@ -31,14 +31,20 @@ def test_components_are_what_slopes_have_in_common() -> None:
     known[0, :20], known[1, 20:] = 1, 1
     found = rng.normal(size=(300, 2)) @ known + 0.2 * rng.normal(size=(300, 40))
     along = directions(torch.from_numpy(found).float(), 2)
-    assert torch.allclose(along @ along.T, torch.eye(2), atol=0.02)
+    assert torch.allclose(along.norm(dim=1), torch.ones(2), atol=1e-6)
+    across = (
+        along * torch.from_numpy((found**2).mean(0) ** 0.25).float()
+    )  # as they were found: at right angles
+    first, second = torch.nn.functional.normalize(across, dim=1)
+    assert abs(float(first @ second)) < 1e-4
     assert float((along @ torch.from_numpy(known.T / 20**0.5).float()).square().sum()) > 1.95
 
 
-def test_biases_of_steep_slopes_move_no_further_than_others() -> None:
-    steep = torch.tensor([0.01, 1.0, 4.0, 100.0])
+def test_biases_of_steep_slopes_move_no_further_than_others_and_those_of_none_stay() -> None:
+    steep = torch.tensor([0.01, 1.0, 4.0, 100.0, 0.0])
     (along,) = directions(torch.randn(50, 1, generator=torch.Generator().manual_seed(0)) * steep, 1)
-    assert torch.allclose(along.abs(), torch.full((4,), 0.5), atol=1e-4)
+    assert torch.allclose(along[:4].abs(), torch.full((4,), 0.5), atol=1e-4)
+    assert along[4] == 0
 
 
 def test_a_style_of_zeros_draws_as_before_and_numbers_move_biases() -> None:

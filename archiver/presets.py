@@ -27,7 +27,7 @@ AUTOENCODER_WEIGHTS = "fbc6b1451eea7e4ac2902349442b61002d6191a138083e310458073f3
 AUTOENCODER_MSE_WEIGHTS = "e5b1ffc24f9c8cb24aaef6a52da2f944c8c487a2cbea336997f02a8ef72d2506"
 GAN_WEIGHTS = "4453ac034ba7f6a4ccadf55459b0468a0c3ff8ef62c384aa85bbb66f88373e20"
 STYLE_STEPS = 16
-LAYERED_WEIGHTS = "f8de824439e5a601c731b7b59dc32917547ec17a6fe4bb24f3f9489e9ef1be7c"
+LAYERED_WEIGHTS = "1a3e7bb89c0a11ebd4db793793ef0f5bc6ef8090cdf9bcffd29776267ab53c75"
 
 
 def _layered(
@@ -127,12 +127,16 @@ PRESETS: tuple[Preset, ...] = (
         summary="AV1 at full size: a good picture, looked at closely",
     ),
     *_layered(
-        "0.012", 4, 1, (145, 153), "a tiny base, redrawn: layout and colours are true, surfaces are invented"
+        "0.012", 4, 1, (145, 195), "a tiny base, redrawn: layout and colours are true, surfaces are invented"
     ),
     *_layered(
-        "0.03", 2, 4, (90, 93), "sharp where avif-0.03 is a blur; fine texture and small letters are invented"
+        "0.03",
+        2,
+        4,
+        (90, 109),
+        "sharp where avif-0.03 is a blur; fine texture and small letters are invented",
     ),
-    *_layered("0.06", 2, 20, (74, 78), "objects are true, their texture is redrawn"),
+    *_layered("0.06", 2, 20, (74, 91), "objects are true, their texture is redrawn"),
     _gan(
         "0.04", 0.045, 8, "drawn by an adversarially trained network: shapes are true, surfaces are painted"
     ),

@@ -18,7 +18,7 @@ from archiver.presets import Preset
 
 # Each file has a model card of the same name beside it.
 SHIPPED: dict[str, str] = {
-    "f8de824439e5a601c731b7b59dc32917547ec17a6fe4bb24f3f9489e9ef1be7c": "layered-8.safetensors",
+    "1a3e7bb89c0a11ebd4db793793ef0f5bc6ef8090cdf9bcffd29776267ab53c75": "layered-9.safetensors",
     "4453ac034ba7f6a4ccadf55459b0468a0c3ff8ef62c384aa85bbb66f88373e20": "gan-3.safetensors",
     "e1977c05755a12d9b02036de9ef7a2e7ba752923c9f3991b59ca2532ed9ebb7a": "sprdiff-tiny-2.safetensors",
     "a1ec670347bedeccd25a433812912e1f53c6a8a3729f0798921acc1dbae85f8d": "perco-tiny-1.safetensors",
@@ -34,7 +34,7 @@ def shipped_weights() -> Mapping[str, Path]:
 
 
 def named_weights(name: str) -> Path:
-    """The newest file of a name, "layered" for layered-8.safetensors, or the one of a name with its number.
+    """The newest file of a name, "layered" for layered-9.safetensors, or the one of a name with its number.
 
     ValueError where none comes with the program.
     """

@@ -209,6 +209,10 @@ class CodecSuite(CodecContract, ABC):
     def exact(self, codec: Codec, encoded: EncodedImage) -> bytes:
         """What of a bitstream must decode to the same bytes everywhere and for ever: symbols, planes."""
 
+    def more_golden(self) -> dict[str, Pixels]:
+        """Pictures that are kept as golden files beside those of tests/make_golden.py."""
+        return {}
+
     @pytest.mark.parametrize("kind", KINDS)
     def test_a_picture_of_any_kind_comes_back_nearly_in_its_colours(self, codec: Codec, kind: str) -> None:
         pixels_hwc = KINDS[kind](49, 83)

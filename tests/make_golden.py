@@ -30,7 +30,7 @@ def main() -> None:
         suite = suite_of(preset)()
         codec = load_preset(preset)
         goldens = []
-        for name, pixels_hwc in PICTURES.items():
+        for name, pixels_hwc in {**PICTURES, **suite.more_golden()}.items():
             encoded = encode_one(codec, pixels_hwc)
             exact_sha256 = sha256(suite.exact(codec, encoded))
             goldens.append(Golden(name, encoded, exact_sha256, decode_one(codec, encoded)))

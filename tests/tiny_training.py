@@ -36,8 +36,8 @@ TINY = Recipe(
     crop=64,
     batch=4,
     schedule=Schedule(steps=6, warm_up=2, cool_down=2, check_steps=4, save_seconds=0),
-    shape=SHAPE | {"style": 2},
-    network=partial(fitted, style=StyleFit(style=2, pairs=3, steps=1)),
+    shape=SHAPE | {"style": 2, "style_cells": 4},
+    network=partial(fitted, style=StyleFit(style=2, cells=4, pairs=3, steps=1)),
 )
 
 

@@ -205,7 +205,7 @@ def load_layered(spec: CodecSpec, weights: Mapping[str, Path], device: str) -> L
     place = torch.device(device)
     enhancer = load_enhancer(file, place)
     styles = enhancer.styles if style_steps else None
-    coder = None if enhancer.entropy is None else load_side_coder(enhancer.entropy, styles)
+    coder = None if enhancer.entropy is None else load_side_coder(enhancer.entropy, styles, enhancer.shape)
     known: Literal["4:2:0", "4:4:4"] = "4:2:0" if chroma == "4:2:0" else "4:4:4"
     if style_steps and not enhancer.shape.style:
         raise ValueError(f"style_steps {style_steps}, but the weights know no style")

@@ -37,11 +37,11 @@ class Block(nn.Module):
             self.narrow.weight.mul_(0.3)
 
     def forward(self, x_bchw: Tensor, condition: Tensor) -> Tensor:
-        """`condition` (B, condition), or (B, condition + style)."""
+        """`condition` (B, condition), and perhaps the first numbers of a style behind it."""
         told = self.told(condition[:, : self.told.in_features])
         style = condition[:, self.told.in_features :]
         if self.styled is not None and style.shape[1]:
-            told = told + self.styled(style)
+            told = told + F.linear(style, self.styled.weight[:, : style.shape[1]])
         if len(told) == 1:  # a part of the bias then: one pass less over the widest features
             wide = F.conv2d(x_bchw, self.widen.weight, self.widen.bias + told[0])
         else:
@@ -87,7 +87,7 @@ def in_rows(block: nn.Module, x_bchw: Tensor, condition: Tensor) -> Tensor:
 
 
 class Condition(nn.Sequential):
-    """What `conditions` tells, and perhaps a style, (B, TOLD + style) -> (B, told + style)."""
+    """What `conditions` tells, and perhaps a style, (B, TOLD + numbers) -> (B, told + numbers)."""
 
     def __init__(self, told: int) -> None:
         super().__init__(nn.Linear(TOLD, told), nn.SiLU(), nn.Linear(told, told), nn.SiLU())

@@ -101,7 +101,7 @@ class Enhancer(nn.Module):
     ) -> Tensor:
         """`small` (B, 3, H/scale, W/scale) in [-1, 1]; `side` (B, side, H/16, W/16), whole numbers from -15 to 15.
 
-        `told` (B, TOLD), see `conditions`, or (B, TOLD + style), with the whole numbers of a style; `noise_hw`
+        `told` (B, TOLD), see `conditions`, and perhaps the first numbers of a style behind it; `noise_hw`
         (B, 1, H/4, W/4) and `noise_HW` (B, 1, H, W) of unit variance.
         """
         x = self.begun(small, scale, told, noise_hw)

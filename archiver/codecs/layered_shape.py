@@ -24,9 +24,17 @@ class Shape:
     deep: int = 192  # channels at 1/16
     deep_blocks: int = 0  # 0: no such level
     side: int = 0  # channels of side symbols, at 1/16; 0: none
-    style: int = 0  # numbers that tell of the picture as a whole
+    style: int = 0  # numbers that tell of the picture as a whole, at most
+    style_cells: int = (
+        0  # so many cells for each of them: small pictures tell the first alone; 0: all tell all
+    )
     # 1: at 1/8 and below, what is beyond the edges is as the edges are; 0: nothing is, which shows as lines near them.
     edges: int = 0
+
+
+def style_count(shape: Shape, h: int, w: int) -> int:
+    """How many numbers of a style are told of so many cells."""
+    return min(shape.style, h * w // shape.style_cells) if shape.style_cells else shape.style
 
 
 def conditions(

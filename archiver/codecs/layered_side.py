@@ -1,5 +1,6 @@
 """Side bytes of the `layered` codec: a style and side symbols <-> words of one range coder."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ from archiver.codecs.latent_codec import (
 )
 from archiver.codecs.latent_model import FINE, LARGEST, SYMBOLS, Integers
 from archiver.codecs.latent_model import SCALES as WIDTHS
-from archiver.codecs.layered_shape import SCALES, band
+from archiver.codecs.layered_shape import SCALES, Shape, band, style_count
 
 
 class Styles(nn.Module):
@@ -34,10 +35,11 @@ class Styles(nn.Module):
         for name, value in (("means", 0), ("widths", WIDTHS // 2)):
             self.register_buffer(name, torch.full((len(SCALES), style), value, dtype=torch.int16))
 
-    def fit(self, styles: NDArray[np.int8], scale: int, table: NDArray[np.int64]) -> None:
-        """To those of so many pictures, (pictures, style): of all distributions, that of the fewest bits; in place."""
+    def fit(self, styles: Sequence[NDArray[np.int8]], scale: int, table: NDArray[np.int64]) -> None:
+        """To those of pictures, of which small ones tell few: the distributions of the fewest bits; in place."""
         place = SCALES.index(scale)
-        for number, told in enumerate(styles.T):
+        for number in range(max(map(len, styles))):
+            told = np.array([style[number] for style in styles if number < len(style)])
             near = round(FINE * float(told.mean()))
             means, widths = np.meshgrid(np.arange(near - FINE, near + FINE + 1), np.arange(WIDTHS))
             counts = counts_of(means.ravel(), widths.ravel(), table)
@@ -50,7 +52,7 @@ class Styles(nn.Module):
 class Side:
     """What a bitstream tells of a picture beside its base: whole numbers of at most LARGEST."""
 
-    style: NDArray[np.int8]  # (style,)
+    style: NDArray[np.int8]  # the numbers that are told, see `style_count`
     symbols_chw: NDArray[np.int8]  # of cells
 
 
@@ -61,16 +63,17 @@ class SideCoder:
     planes: LatentCoder
     # By the base's scale: counts of each number of a style (style, SYMBOLS).
     styles: tuple[NDArray[np.int64], ...]
+    shape: Shape
 
     def pack(self, side: Side, scale: int, quality: int) -> bytes:
         """Checked to say the same."""
 
         def encode(encoder: Encoder) -> None:
-            encode_counted(encoder, side.style, self.styles[SCALES.index(scale)])
+            encode_counted(encoder, side.style, self._counts(h, w, scale))
             self.planes.encode(encoder, side.symbols_chw, band(scale, quality))
 
-        words = packed_words(encode)
         _, h, w = side.symbols_chw.shape
+        words = packed_words(encode)
         found = self.unpack(words, h, w, scale, quality)
         assert np.array_equal(found.style, side.style)
         assert np.array_equal(found.symbols_chw, side.symbols_chw)
@@ -78,7 +81,7 @@ class SideCoder:
 
     def unpack(self, words: bytes, h: int, w: int, scale: int, quality: int) -> Side:
         """Inverse of `pack`, of h x w cells; ValueError where no symbols have such words."""
-        counts = self.styles[SCALES.index(scale)]
+        counts = self._counts(h, w, scale)
 
         def decode(decoder: Decoder) -> Side:
             style = decode_counted(decoder, counts)
@@ -86,14 +89,16 @@ class SideCoder:
 
         return unpacked_words(words, decode, h * w * self.planes.channels + len(counts))
 
+    def _counts(self, h: int, w: int, scale: int) -> NDArray[np.int64]:
+        return self.styles[SCALES.index(scale)][: style_count(self.shape, h, w)]
 
-def load_side_coder(entropy: Integers, styles: Styles | None) -> SideCoder:
-    """The coder of frozen integers; ValueError where they cannot be one."""
+
+def load_side_coder(entropy: Integers, styles: Styles | None, shape: Shape) -> SideCoder:
+    """The coder of frozen integers; no styles: none are told. ValueError where they cannot be one."""
     planes = load_coder(entropy)
     if styles is None:
-        return SideCoder(planes, (np.empty((0, SYMBOLS), dtype=np.int64),) * len(SCALES))
+        return SideCoder(planes, (np.empty((0, SYMBOLS), dtype=np.int64),) * len(SCALES), shape)
     means, widths = (styles.get_buffer(name).cpu().numpy().astype(np.int64) for name in ("means", "widths"))
     bounded = np.clip(means, -FINE * LARGEST, FINE * LARGEST), np.clip(widths, 0, WIDTHS - 1)
-    return SideCoder(
-        planes, tuple(counts_of(mean, width, planes.table) for mean, width in zip(*bounded, strict=True))
-    )
+    counts = (counts_of(mean, width, planes.table) for mean, width in zip(*bounded, strict=True))
+    return SideCoder(planes, tuple(counts), shape)

@@ -20,7 +20,7 @@ from archiver.codecs.drawing import normal
 from archiver.codecs.latent_model import LARGEST
 from archiver.codecs.layered_drawing import MARGIN, Given
 from archiver.codecs.layered_networks import Enhancer
-from archiver.codecs.layered_shape import CELL
+from archiver.codecs.layered_shape import CELL, style_count
 from archiver.perception.backbones import Name, backbone_tensors
 from archiver.perception.dists import DISTS
 from archiver.perception.lpips import LPIPS
@@ -29,7 +29,7 @@ from pipelines.codec import Pixels
 # Legend of suffixes: B windows, C channels; H, W pixels; h, w cells of CELL x CELL pixels.
 
 EDGE = MARGIN * CELL  # pixels around a window that are drawn and not judged
-WINDOW, MOST_WINDOWS = 16, 4  # cells a side, and how many of them are looked at
+WINDOW, MOST_WINDOWS = 16, 6  # cells a side, and how many of them are looked at, the same at each step
 LEAST = 2  # cells a side: for smaller pictures the judges' features have no size
 RATE, BETAS = 1.2, (0.8, 0.95)  # Adam's, in numbers of a style; the rate falls to 0
 # What each counts; pixels are in [-1, 1]. With weights of training (0.08, 2.7, 5) PSNR fell by 0.23 dB, not 0.07, and
@@ -122,8 +122,9 @@ def load_judges(device: torch.device) -> Judges:
 
 def find_style(enhancer: Enhancer, given: Given, whole_hwc: Pixels, steps: int) -> NDArray[np.int8]:
     """The style of a picture of whole cells after so many steps, in whole numbers; zeros where they are not better."""
-    device, size = given.told.device, enhancer.shape.style
-    if min(whole_hwc.shape[:2]) < LEAST * CELL:
+    device = given.told.device
+    size = style_count(enhancer.shape, *(length // CELL for length in whole_hwc.shape[:2]))
+    if not size or min(whole_hwc.shape[:2]) < LEAST * CELL:
         return np.zeros(size, dtype=np.int8)
     windows, judges = windows_of(given, whole_hwc), load_judges(device)
     fast = torch.autocast(device.type, torch.bfloat16, enabled=_has_bf16(device))

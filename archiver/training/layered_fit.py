@@ -28,9 +28,10 @@ STYLED = 4  # of FIT_PHOTOS every so many is given a style, which takes longer
 class StyleFit:
     """How a style comes about."""
 
-    style: int = 32  # numbers
-    pairs: int = 880  # of crops, whose slopes give the directions
-    steps: int = 12  # of the descent, for the statistics of its numbers
+    style: int = 128  # numbers
+    cells: int = 12  # to each of them
+    pairs: int = 2_630  # of crops, whose slopes give the directions
+    steps: int = 16  # of the descent, for the statistics of its numbers
 
 
 def fitted(run: Run, style: StyleFit | None = None) -> Enhancer:
@@ -45,14 +46,14 @@ def fitted(run: Run, style: StyleFit | None = None) -> Enhancer:
         feed = replace(run.feed, batch=2, together=2, seed=run.feed.seed + 1)
         with closing(batches(feed, 0)) as pairs:
             found = slopes(run.task, averaged, islice(pairs, style.pairs), run.device)
-        enhancer = with_style(enhancer, directions(found, style.style))
+        enhancer = with_style(enhancer, directions(found, style.style), style.cells)
     assert enhancer.entropy is not None
     planes, styles = _seen(run, enhancer, style.steps if style else 0)
     enhancer.entropy.freeze(fit_context(context, planes, run.device))
     if enhancer.styles is not None:
         table = enhancer.entropy.get_buffer("table").cpu().numpy().astype(np.int64)
         for scale, told in styles.items():
-            enhancer.styles.fit(np.stack(told), scale, table)
+            enhancer.styles.fit(told, scale, table)
     return enhancer
 
 

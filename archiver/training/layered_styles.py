@@ -64,9 +64,9 @@ def directions(slopes: Tensor, count: int) -> Tensor:
 
 
 @torch.no_grad()
-def with_style(enhancer: Enhancer, along: Tensor) -> Enhancer:
-    """One that draws the same with a style of zeros; `along` (style, biases)."""
-    styled = Enhancer(replace(enhancer.shape, style=len(along)))
+def with_style(enhancer: Enhancer, along: Tensor, cells: int = 0) -> Enhancer:
+    """One that draws the same with a style of zeros; `along` (style, biases); `cells`: see Shape.style_cells."""
+    styled = Enhancer(replace(enhancer.shape, style=len(along), style_cells=cells))
     styled.load_state_dict(enhancer.state_dict(), strict=False)
     parts = torch.split(along * UNIT, [len(block.told.bias) for _, block in blocks_of(enhancer)], 1)
     for (_, block), part in zip(blocks_of(styled), parts, strict=True):

@@ -95,7 +95,7 @@ RECIPES: tuple[Recipe, ...] = (
         crop=256,
         batch=2,
         schedule=Schedule(steps=11_000, cool_down=5_000, rate=5e-4),
-        shape=asdict(replace(_SIDED, style=StyleFit.style)),
+        shape=asdict(replace(_SIDED, style=StyleFit.style, style_cells=StyleFit.cells)),
         network=partial(layered_fitted, style=StyleFit()),
         parts=("layered-2",),
         packed=True,

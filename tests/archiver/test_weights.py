@@ -18,7 +18,7 @@ def test_shipped_weights_are_those_that_presets_name_and_each_has_a_model_card()
 
 
 def test_weights_go_by_their_name_the_newest_or_the_one_of_a_number() -> None:
-    assert named_weights("layered").name == "layered-8.safetensors"
+    assert named_weights("layered").name == "layered-9.safetensors"
     assert named_weights("gan-3").name == "gan-3.safetensors"
     with pytest.raises(ValueError, match="no weights 'layer' come"):
         named_weights("layer")

@@ -19,7 +19,7 @@ from archiver.perception.lpips import LPIPS
 from archiver.presets import Preset, find_preset
 from archiver.weights import shipped_weights
 from manifests.records import EncodedImage
-from pipelines.codec import Codec
+from pipelines.codec import Codec, Pixels
 from tests.codec_suite import CodecSuite, apart, decode_one, encode_one, load_preset
 from tests.samples import KINDS, grey, photo, photographs
 
@@ -61,6 +61,10 @@ class TestLayered006Slow(TestLayered):
         loaded = load_codec(asked.spec, files, "cpu")
         assert isinstance(loaded, LayeredCodec)
         return replace(loaded, style_steps=1)
+
+    def more_golden(self) -> dict[str, Pixels]:
+        """Large enough for more than one number of a style."""
+        return {"styled": photo(144, 192)}
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,14 @@ import pytest
 import torch
 
 from archiver.codecs import check_encoder, layered_style, load_codec
+from archiver.codecs.av1 import decode_still
 from archiver.codecs.label_maps import TOTAL
 from archiver.codecs.latent_codec import counts_of
 from archiver.codecs.latent_model import LARGEST, SCALES, SYMBOLS, _table
 from archiver.codecs.layered import MOST_STYLE_STEPS, LayeredCodec
 from archiver.codecs.layered_base import join, split
+from archiver.codecs.layered_drawing import draw
+from archiver.codecs.layered_shape import style_count
 from archiver.codecs.layered_side import Side, Styles
 from archiver.codecs.layered_style import LEAST, MOST_WINDOWS, WINDOW, places
 from archiver.perception.dists import DISTS
@@ -79,9 +82,39 @@ def test_a_style_of_zeros_is_kept_where_descent_leads_away(
 
 
 def test_a_picture_too_small_to_judge_has_a_style_of_zeros(codec: LayeredCodec) -> None:
-    pixels_hwc = photo(16 * LEAST - 16, 90)
-    assert not codec.observed(pixels_hwc).style.any()
+    pixels_hwc = photo(16 * LEAST - 16, 900)
+    style = codec.observed(pixels_hwc).style
+    assert len(style)
+    assert not style.any()
     assert decode_one(codec, encode_one(codec, pixels_hwc)).shape == pixels_hwc.shape
+
+
+def test_small_pictures_tell_the_first_numbers_alone(codec: LayeredCodec) -> None:
+    shape, coder = codec.enhancer.shape, codec.coder
+    assert coder is not None
+    counts = [style_count(shape, h, w) for h, w in ((1, 1), (8, 12), (32, 48), (250, 375))]
+    assert counts == [0, 8, 128, 128]
+    assert style_count(replace(shape, style_cells=0), 1, 1) == shape.style
+    hasty = replace(codec, style_steps=1)
+    for h, w in ((1, 7), (3, 4), (8, 12)):
+        style = hasty.observed(photo(16 * h, 16 * w)).style
+        assert style.shape == (style_count(shape, h, w),)
+    symbols_chw = np.zeros((shape.side, 8, 12), dtype=np.int8)
+    side = Side(np.arange(-4, 4, dtype=np.int8), symbols_chw)
+    found = coder.unpack(coder.pack(side, codec.scale, codec.quality), 8, 12, codec.scale, codec.quality)
+    assert np.array_equal(found.style, side.style)
+
+
+def test_numbers_that_are_not_told_count_as_zeros(codec: LayeredCodec) -> None:
+    pixels_hwc = photo(64, 96)
+    base = codec._based(pixels_hwc, codec.quality)
+    shown = decode_still(base, 64 // codec.scale, 96 // codec.scale)
+    given = codec._given(base, shown, np.zeros((codec.enhancer.shape.side, 4, 6), dtype=np.int8))
+    told = np.array([5, -7], dtype=np.int8)
+    whole = np.concatenate((told, np.zeros(codec.enhancer.shape.style - 2, dtype=np.int8)))
+    few, all_told, none = (draw(codec.enhancer, given, style) for style in (told, whole, told[:0]))
+    assert apart(few, all_told) <= 1
+    assert apart(few, none) > 2
 
 
 def test_grey_pictures_have_styles_too(codec: LayeredCodec) -> None:
@@ -104,7 +137,8 @@ def test_numbers_of_a_style_change_what_is_drawn(codec: LayeredCodec) -> None:
 
 def test_spreads_of_styles_take_fewest_bits() -> None:
     rng = np.random.default_rng(0)
-    told = np.stack((rng.normal(2, 4, 200), rng.normal(0, 0.3, 200)), 1).round().clip(-LARGEST, LARGEST)
+    often = np.stack((rng.normal(2, 4, 400), rng.normal(0, 0.3, 400)), 1).round().clip(-LARGEST, LARGEST)
+    told, often = often[:200], often[200:]
     styles, table = Styles(2), _table().numpy().astype(np.int64)
 
     def bits(scale: int) -> float:
@@ -117,7 +151,8 @@ def test_spreads_of_styles_take_fewest_bits() -> None:
             sum(-np.log2(counts[n, told[:, n].astype(int) + LARGEST] / TOTAL).mean() for n in range(2))
         )
 
-    styles.fit(told.astype(np.int8), 4, table)
+    small = [told[:1] for told in often.astype(np.int8)]  # which tell nothing of the second
+    styles.fit([*told.astype(np.int8), *small], 4, table)
     entropies = [np.unique(column, return_counts=True)[1] / len(told) for column in told.T]
     entropy = sum(float(-(p * np.log2(p)).sum()) for p in entropies)
     assert entropy < bits(1) < entropy + 0.4 < bits(0)  # by the place of 4 and of 2 among the scales

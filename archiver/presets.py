@@ -130,11 +130,7 @@ PRESETS: tuple[Preset, ...] = (
         "0.012", 4, 1, (145, 195), "a tiny base, redrawn: layout and colours are true, surfaces are invented"
     ),
     *_layered(
-        "0.03",
-        2,
-        4,
-        (90, 109),
-        "sharp where avif-0.03 is a blur; fine texture and small letters are invented",
+        "0.03", 2, 4, (90, 109), "sharp where avif-0.03 is a blur; fine textures and letters are invented"
     ),
     *_layered("0.06", 2, 20, (74, 91), "objects are true, their texture is redrawn"),
     _gan(

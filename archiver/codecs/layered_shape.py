@@ -25,9 +25,7 @@ class Shape:
     deep_blocks: int = 0  # 0: no such level
     side: int = 0  # channels of side symbols, at 1/16; 0: none
     style: int = 0  # numbers that tell of the picture as a whole, at most
-    style_cells: int = (
-        0  # so many cells for each of them: small pictures tell the first alone; 0: all tell all
-    )
+    style_cells: int = 0  # to each of them: small pictures tell the first alone; 0: all tell all
     # 1: at 1/8 and below, what is beyond the edges is as the edges are; 0: nothing is, which shows as lines near them.
     edges: int = 0
 

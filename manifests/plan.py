@@ -101,7 +101,7 @@ def plan_to_parquet(head: PlanHead, rows: pa.Table) -> tuple[str, bytes]:
 def plan_of(run: str, content: bytes) -> Plan:
     """Inverse of `plan_to_parquet`; ValueError where the bytes are not those that the run is named after."""
     with _opened(run, content) as file:
-        return Plan(run, _head(run, file), file.read())
+        return Plan(run, _head(run, file), file.read(use_threads=False))  # see Source.read in salvage.py
 
 
 def head_of_plan(run: str, content: bytes) -> PlanHead:
@@ -136,7 +136,7 @@ def batches_of(run: str, content: bytes, columns: Sequence[str]) -> Iterator[pa.
 def _opened(run: str, content: bytes) -> pq.ParquetFile:
     if not is_plan_of(run, content):
         raise ValueError(f"plan of run {run} is damaged: its sha256 does not begin with {run[-10:]}")
-    return pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
+    return pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
 
 
 def _head(run: str, file: pq.ParquetFile) -> PlanHead:

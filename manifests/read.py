@@ -39,7 +39,7 @@ def read_whole(content: bytes) -> pa.Table | None:
         with pq.ParquetFile(
             pa.BufferReader(content), metadata=metadata, page_checksum_verification=True
         ) as file:
-            table = file.read()
+            table = file.read(use_threads=False)  # see Source.read
         return table.cast(SCHEMA) if table.schema.names == SCHEMA.names else None
     except DAMAGE:
         return None

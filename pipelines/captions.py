@@ -1,6 +1,5 @@
 """A key and its pixels -> the caption that is kept with them."""
 
-import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
@@ -103,7 +102,8 @@ def read_caption_table(location: Location) -> pa.Table:
     content = connect(Location(folder or "/", location.options)).read(name)
     try:
         if content[:4] == b"PAR1":
-            table = pq.read_table(io.BytesIO(content), columns=["key", "caption"])
+            with pq.ParquetFile(pa.BufferReader(content)) as file:
+                table = file.read(["key", "caption"], use_threads=False)
         else:
             texts = pyarrow.csv.ConvertOptions(
                 include_columns=["key", "caption"],
@@ -112,7 +112,12 @@ def read_caption_table(location: Location) -> pa.Table:
                 null_values=[""],
             )
             parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
-            table = pyarrow.csv.read_csv(io.BytesIO(content), convert_options=texts, parse_options=parse)
+            # A copy in Arrow's memory: its threads, which read ahead, would hold on to `content` (apache/arrow #34314).
+            copied = pa.BufferOutputStream()
+            copied.write(content)
+            table = pyarrow.csv.read_csv(
+                pa.BufferReader(copied.getvalue()), convert_options=texts, parse_options=parse
+            )
         table = table.select(["key", "caption"]).cast(
             pa.schema([("key", pa.string()), ("caption", pa.string())])
         )

@@ -97,6 +97,12 @@ def test_a_table_gives_keys_their_captions(tmp_path: Path, kind: str) -> None:
     }
 
 
+def test_a_parquet_table_of_other_columns_is_refused(tmp_path: Path) -> None:
+    pq.write_table(TABLE.drop_columns(["caption"]), tmp_path / "captions.parquet")
+    with pytest.raises(ValueError, match="expected Parquet or CSV with columns key and caption"):
+        read_caption_table(locate(f"{tmp_path}/captions.parquet"))
+
+
 def test_a_table_in_a_bucket_is_read(s3: S3Server) -> None:
     folder = s3.location("tables")
     connect(folder).write("captions.csv", CSV.encode())

@@ -24,6 +24,7 @@ from archiver.codecs.layered_shape import CELL, style_count
 from archiver.perception.backbones import Name, backbone_tensors
 from archiver.perception.dists import DISTS
 from archiver.perception.lpips import LPIPS
+from archiver.precision import autocast
 from pipelines.codec import Pixels
 
 # Legend of suffixes: B windows, C channels; H, W pixels; h, w cells of CELL x CELL pixels.
@@ -33,7 +34,8 @@ WINDOW, MOST_WINDOWS = 16, 6  # cells a side, and how many of them are looked at
 LEAST = 2  # cells a side: for smaller pictures the judges' features have no size
 RATE, BETAS = 1.2, (0.8, 0.95)  # Adam's, in numbers of a style; the rate falls to 0
 # What each counts; pixels are in [-1, 1]. With weights of training (0.08, 2.7, 5) PSNR fell by 0.23 dB, not 0.07, and
-# DISTS by 0.014, not by 0.018 (six photographs at 0.03 bits a pixel; 8 and 12 steps, the latter with 3, 2 and 8).
+# DISTS by 0.014, not by 0.018 (six photographs at 0.03 bits a pixel, 32 numbers, four windows; 8 and 12 steps, the
+# latter with 3, 2 and 8).
 L1, LPIPS_WEIGHT, DISTS_WEIGHT = 3.0, 1.5, 10.0
 
 
@@ -127,7 +129,7 @@ def find_style(enhancer: Enhancer, given: Given, whole_hwc: Pixels, steps: int) 
     if not size or min(whole_hwc.shape[:2]) < LEAST * CELL:
         return np.zeros(size, dtype=np.int8)
     windows, judges = windows_of(given, whole_hwc), load_judges(device)
-    fast = torch.autocast(device.type, torch.bfloat16, enabled=_has_bf16(device))
+    fast = autocast(device)
 
     def drawn(style: Tensor) -> Tensor:
         told = torch.cat((windows.told, style[None]), 1).expand(len(windows.small), -1)
@@ -155,10 +157,3 @@ def find_style(enhancer: Enhancer, given: Given, whole_hwc: Pixels, steps: int) 
     if first is None or not last < first:
         return np.zeros(size, dtype=np.int8)
     return np.asarray(whole.to(torch.int8).cpu().numpy())
-
-
-def _has_bf16(device: torch.device) -> bool:
-    if device.type != "cpu":
-        return True
-    known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))

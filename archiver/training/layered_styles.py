@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from archiver.codecs.layered_blocks import Block
 from archiver.codecs.layered_networks import Enhancer
 from archiver.codecs.layered_style import load_judges
+from archiver.precision import autocast
 from archiver.training.layered import LayeredTask, Trained
 from archiver.training.loop import tensors_of
 from archiver.training.stream import Arrays
@@ -38,7 +39,7 @@ def slopes(task: LayeredTask, network: Trained, pairs: Iterable[Arrays], device:
     biases = [block.told.bias.requires_grad_(True) for _, block in blocks_of(network.enhancer)]
     for number, arrays in enumerate(pairs):
         batch = task.prepared(tensors_of(arrays, device), torch.Generator().manual_seed(number))
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             made, target = (task.inner(x) for x in (task.generated(network, batch), batch["target"]))
             with torch.no_grad():
                 real = judges.real(target)

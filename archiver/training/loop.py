@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from archiver.codecs.networks import channels_last
+from archiver.precision import autocast
 from archiver.training.ranks import Ranks
 from archiver.training.stream import Arrays, Feed, batches, block_of
 from archiver.training.task import Batch, Task
@@ -173,7 +174,7 @@ class Run:
             nonlocal batch
             for part in in_parts(arrays, parts):
                 batch = self.task.prepared(tensors_of(part, self.device), random)
-                with torch.autocast(self.device.type, torch.bfloat16):
+                with autocast(self.device):
                     made.append(self.task.generator_loss(batch, self.step, random))
                 yield made[-1].loss / parts
 
@@ -182,7 +183,7 @@ class Run:
         terms["norm"] = norm
         if critic is not None:
             critic.requires_grad_(True)
-            with torch.autocast(self.device.type, torch.bfloat16):
+            with autocast(self.device):
                 judged = self.task.critic_loss(batch, self.step)
             if judged is not None:
                 terms |= judged.terms
@@ -221,7 +222,7 @@ class Run:
         network = self.averaged()
         random = torch.Generator().manual_seed(0)
         batch = self.task.prepared(tensors_of(held_out, self.device), random)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with autocast(self.device):
             made = self.task.generated(network, batch).float().clamp(-1, 1)
             found = self.task.validated(network, batch)
         rows = torch.stack((batch["target"], made), 1)[:6]  # (pictures, 2, 3, H, W)

@@ -16,6 +16,7 @@ from archiver.codecs.perco_sampling import LEVELS, TIMES, Corners, Tiling, sampl
 from archiver.codecs.perco_spaces import EmbeddedSpace, Reader, Space, WordReader
 from archiver.codecs.perco_text import TextShape, to_list, words_of
 from archiver.perception.lpips import LPIPS
+from archiver.precision import autocast
 from archiver.training.stream import Arrays, PlainCrops
 from archiver.training.task import Batch, Step
 from pipelines.codec import Pixels
@@ -116,7 +117,7 @@ class PercoTask:
         """Adds latents, tokens, noise and times."""
         target = batch["target"]
         count, device = target.shape[0], target.device
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+        with torch.no_grad(), autocast(device):
             self.space.to(device)
             latents = self.space.encode(target).float()
         kept = (torch.rand(count, generator=random) >= self.extra.dropped).tolist()

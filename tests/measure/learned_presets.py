@@ -17,6 +17,7 @@ from archiver.captioners import load_captioner
 from archiver.codecs import load_codec
 from archiver.perception.dists import DISTS
 from archiver.perception.lpips import LPIPS
+from archiver.precision import autocast
 from archiver.presets import find_preset
 from archiver.weights import shipped_weights
 from pipelines.codec import Picture, Pixels
@@ -37,12 +38,12 @@ class Judge:
     def look(self, original: Pixels) -> None:
         """At the picture that comes next."""
         self.original, before = original, planes(original)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu")):
             self.before = self.lpips.taps(2 * before - 1), self.dists.taps(before)
 
     def judged(self, decoded: Pixels) -> tuple[float, float, float]:
         after = planes(decoded)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu")):
             alex = self.lpips.distance(self.lpips.taps(2 * after - 1), self.before[0])
             texture = self.dists.distance(self.dists.taps(after), self.before[1])
         error = float(np.mean((self.original.astype(np.float64) - decoded) ** 2))

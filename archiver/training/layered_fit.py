@@ -21,7 +21,7 @@ from manifests.records import CodecSpec
 from manifests.storage import connect
 
 FIT_PHOTOS = 160
-STYLED = 4  # of FIT_PHOTOS every so many is given a style, which takes longer
+STYLED = 8  # of FIT_PHOTOS every so many is given a style, which takes minutes of a core at each scale
 
 
 @dataclass(frozen=True)

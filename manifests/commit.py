@@ -4,7 +4,7 @@ import json
 import random
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -28,12 +28,20 @@ class _Changes:
 
     added: tuple[Part, ...]
     removed: tuple[Part, ...]
+    spared: Mapping[str, str]  # key -> why its newer file could not be archived: its image stays
 
 
-def commit(archive: Archive, plan: Plan, parts: Sequence[Part]) -> list[Part]:
+def commit(
+    archive: Archive,
+    plan: Plan,
+    parts: Sequence[Part],
+    tell: Callable[[str, str], None] = lambda key, why: None,
+) -> list[Part]:
     """Adds those of the run's parts to the table that it lacks; the parts that this call added.
 
-    Afterwards `archive` is at a version that holds them. Drivers that commit at the same time are waited for.
+    An image gives way to a newer image alone: `tell` hears of each key whose failure is left out for one, and
+    why it failed. Afterwards `archive` is at a version that holds the parts. Drivers that commit at the same
+    time are waited for.
     """
     known = _paths_when_planned(archive, plan)
     for attempt in range(ATTEMPTS):
@@ -50,6 +58,8 @@ def commit(archive: Archive, plan: Plan, parts: Sequence[Part]) -> list[Part]:
             time.sleep(random.uniform(0, min(0.05 * 2**attempt, 2.0)))
             continue
         archive.refresh()
+        for key, why in sorted(changes.spared.items()):
+            tell(key, why)
         return [part for part in changes.added if part.run == plan.run]
     raise TimeoutError(f"{ATTEMPTS} commits to {archive.location.url} in a row met another driver's")
 
@@ -150,17 +160,40 @@ def settled(archive: Archive, plan: Plan) -> frozenset[str]:
 def _reconcile(archive: Archive, plan: Plan, fresh: list[Part], known: frozenset[str]) -> _Changes:
     """Drops keys that other runs have settled since the plan, takes replaced keys out of their old parts."""
     added: list[Part] = []
+    all_spared: dict[str, str] = {}
     doomed: defaultdict[str, set[str]] = defaultdict(set)  # path of an old part -> keys to take out of it
     foreign = _foreign(archive, plan, known)
     for part in fresh:
         rows = plan.rows.slice(part.first, part.last - part.first + 1)
         drop, replaced = _overtaken(archive, rows, foreign)
+        spared = _spared(archive, part, replaced)
         for path, keys in replaced.items():
-            doomed[path] |= keys
+            if left := keys - spared.keys():
+                doomed[path] |= left
+        drop |= spared.keys()
+        all_spared |= spared
         added.append(_without(archive, part, drop) if drop else part)
     removed = [archive.parts[path] for path in doomed]
     rewritten = [_without(archive, part, doomed[part.path]) for part in removed]
-    return _Changes((*added, *rewritten), tuple(removed))
+    return _Changes((*added, *rewritten), tuple(removed), all_spared)
+
+
+def _spared(archive: Archive, part: Part, replaced: Mapping[str, set[str]]) -> dict[str, str]:
+    """Keys of which the part holds a failure, and older parts, by path, an image -> why it failed."""
+    if not replaced:
+        return {}
+    replacing = set[str]().union(*replaced.values())
+    spared = {key: why for key, why in _failures(archive, part).items() if key in replacing}
+    for path in [path for path, keys in replaced.items() if keys & spared.keys()]:
+        for key in _failures(archive, archive.parts[path]):
+            spared.pop(key, None)
+    return spared
+
+
+def _failures(archive: Archive, part: Part) -> dict[str, str]:
+    table = _whole(part, archive.store.read(f"images/{part.path}"))
+    failed = table.filter(pc.is_valid(table["failure"])).select(["key", "failure"])
+    return dict(zip(*(column.to_pylist() for column in failed.columns), strict=True))
 
 
 def _overtaken(

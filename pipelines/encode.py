@@ -2,8 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -82,11 +82,12 @@ class Finished:
     complete: bool
     runs: tuple[str, ...]  # that were finished
     images: int  # that this call encoded
-    failures: int
+    failures: int  # and those of an earlier call that are in `kept`
     pixels: int
     source_bytes: int
     bitstream_bytes: int
     seconds: float
+    kept: Mapping[str, str]  # of the failures, keys whose older image stays in the archive -> why they failed
 
 
 Event = Planned | Adopted | ShardDone | Finished
@@ -148,6 +149,7 @@ class _Driver:
     started: float = field(default_factory=time.monotonic)
     totals: Counter[str] = field(default_factory=Counter)
     runs: list[str] = field(default_factory=list)
+    kept: dict[str, str] = field(default_factory=dict)
     complete: bool = True
     opened: Pool[EncodeTask, ShardResult] | None = None
 
@@ -161,7 +163,9 @@ class _Driver:
     def resume(self, plan: Plan) -> Iterator[Event]:
         """Goes on with a run that an earlier call has left unfinished."""
         self.archive.refresh()
-        adopted = commit(self.archive, plan, adoptable(self.archive, plan))
+        told = len(self.kept)
+        adopted = self._commit(plan, adoptable(self.archive, plan))
+        self.totals["failures"] += len(self.kept) - told  # of an earlier call, which had no time to tell
         yield Adopted(plan.run, len(adopted), self._covered(plan), len(plan))
         yield from self.finish(plan, settled(self.archive, plan))
 
@@ -179,14 +183,17 @@ class _Driver:
             done += result.part.last - result.part.first + 1
             yield ShardDone(result, done, len(plan))
             if len(pending) >= COMMIT_PARTS or time.monotonic() - committed_at > COMMIT_SECONDS:
-                commit(self.archive, plan, pending)
+                self._commit(plan, pending)
                 pending, committed_at = [], time.monotonic()
-        commit(self.archive, plan, pending)
+        self._commit(plan, pending)
         if self._covered(plan) == len(plan):
             self.archive.write_summary(summarise(self.archive, plan, known))
             self.runs.append(plan.run)
         else:
             self.complete = False
+
+    def _commit(self, plan: Plan, parts: Sequence[Part]) -> list[Part]:
+        return commit(self.archive, plan, parts, self.kept.__setitem__)
 
     def _covered(self, plan: Plan) -> int:
         """Rows of the plan that the table holds, as of the archive's version."""
@@ -226,6 +233,7 @@ class _Driver:
             source_bytes=totals["source_bytes"],
             bitstream_bytes=totals["bitstream_bytes"],
             seconds=time.monotonic() - self.started,
+            kept=dict(self.kept),
         )
 
 
@@ -247,12 +255,10 @@ def summarise(archive: Archive, plan: Plan, known: Mapping[str, ShardResult]) ->
         images += part.records - failed
         failures += failed
         seconds[origin.device] += origin.encode_seconds  # type: ignore[assignment]
-    vouched = {
-        path
-        for run, summary in archive.runs().items()
-        if summary
-        for path in archive.summary(summary).objects
-    }
+    vouched: set[str] = set()
+    for summary in filter(None, archive.runs().values()):
+        with suppress(ValueError):  # damaged: this run's summary vouches for what that one did
+            vouched |= archive.summary(summary).objects.keys()
     finished = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     objects = dict(archive.unvouched(vouched))
     return Summary(plan.run, finished, images, failures, dict(seconds), objects)

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from pipelines.encode_job import EncodeJob
     from pipelines.estimate import Estimate
 
+MOST_KEPT = 10  # keys that are named, of those that failed and stay as they were
+
 
 class CaptionSource(StrEnum):
     NONE = "none"
@@ -227,8 +229,14 @@ def _summary(job: "EncodeJob", changes: "Changes | None", finished: "Finished") 
             )
     else:
         lines = ["Nothing to do."]
-    if finished.failures:
-        lines.append(f"{count_text(finished.failures, 'image')} failed; see: archiver failures {job.archive}")
+    if failed := finished.failures - len(finished.kept):
+        lines.append(f"{count_text(failed, 'image')} failed; see: archiver failures {job.archive}")
+    if finished.kept:
+        count = count_text(len(finished.kept), "image")
+        lines.append(f"{count} changed at the source, and failed; what the archive had of them stays:")
+        lines += [f"  {key}: {why}" for key, why in list(finished.kept.items())[:MOST_KEPT]]
+        if len(finished.kept) > MOST_KEPT:
+            lines.append("  ...")
     if changes is not None:
         lines += _changes_lines(changes)
     return lines
@@ -237,7 +245,7 @@ def _summary(job: "EncodeJob", changes: "Changes | None", finished: "Finished") 
 def _changes_lines(changes: "Changes") -> list[str]:
     """What the listing found beside new images."""
     told = (
-        (changes.changed, "image", "changed at the source, and replaced"),
+        (changes.changed, "image", "changed at the source"),
         (changes.retried, "image", "tried again after a failure"),
         (changes.unchanged, "image", "in the archive already"),
         (changes.deleted, "image", "gone from the source: kept in the archive"),

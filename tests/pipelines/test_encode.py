@@ -11,9 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from manifests.archive import Archive
+from manifests.plan import Shard
 from manifests.records import CodecSpec
 from manifests.storage import Location, connect, locate
 from pipelines.encode import Adopted, EncodeJob, Event, Finished, Planned, ShardDone, encode, estimate
+from pipelines.listing import plan_run
+from pipelines.worker import EncodeTask, planned_images, setup_of, start_encoder
 from tests.servers import S3Server
 from tests.sources import check_complete, failures, fill, png, rows
 from tests.toy_codec import KILLS, RAISES, REFUSED, SPEC, load_toy
@@ -103,6 +106,65 @@ def test_new_and_changed_keys_are_added_and_deleted_ones_stay(job: EncodeJob) ->
     check_complete(job.archive, [*keys, "d/new.png"])
     runs = {row["key"]: row["run"] for row in rows(job.archive).to_pylist()}
     assert runs["a/image0000.png"] == runs["d/new.png"] == finished.runs[0] != runs["a/image0003.png"]
+
+
+def test_an_image_gives_way_to_a_newer_image_alone(job: EncodeJob) -> None:
+    keys = fill(job.source, 30, {"bad.png": b"no image"})
+    run(job)
+    store = connect(job.source)
+    before = {row["key"]: row for row in rows(job.archive).to_pylist()}
+    store.write("a/image0000.png", png()[:60])
+    store.write("b/image0001.png", png(number=99) + b"longer")
+    store.write("bad.png", b"no image still")
+    events, finished = run(job)
+    assert planned(events).changes.changed == 3
+    assert (finished.images, finished.failures, list(finished.kept)) == (1, 2, ["a/image0000.png"])
+    assert finished.kept["a/image0000.png"].startswith("damaged image: ")
+    check_complete(job.archive, keys)
+    after = {row["key"]: row for row in rows(job.archive).to_pylist()}
+    assert {key for key in keys if before[key] != after[key]} == {"b/image0001.png", "bad.png"}
+    assert after["a/image0000.png"]["failure"] is None
+    summary = Archive(job.archive).runs()[finished.runs[0]]
+    assert summary is not None
+    told = Archive(job.archive).summary(summary)
+    assert (told.images, told.failures) == (1, 1)
+    store.write("a/image0000.png", png(number=98) + b"mended")
+    _, finished = run(job)
+    assert (finished.images, finished.failures, finished.kept) == (1, 0, {})
+    assert rows(job.archive).to_pylist()[0]["run"] == finished.runs[0]
+
+
+def test_an_image_stays_when_its_changed_file_is_gone_before_it_is_read(job: EncodeJob) -> None:
+    """Also by a driver that adopts the part of one that was cut off before it could commit."""
+    keys = fill(job.source, 3)
+    run(job)
+    store = connect(job.source)
+    store.write(keys[1], png(number=5) + b"longer")
+    archive = Archive(job.archive)
+    plan, _ = plan_run(
+        archive,
+        job.source,
+        job.spec,
+        job.selection,
+        "none",
+        None,
+        "none",
+        None,
+        False,
+        job.records_a_shard,
+        False,
+    )
+    assert plan is not None
+    store.delete(keys[1])
+    image = next(planned_images(plan.rows, 0))
+    task = EncodeTask(Shard(plan.run, 0, 0), (image,), job.spec.id, "none", False)
+    start_encoder(setup_of(job, load_toy), "cpu")(task)
+    _, finished = run(job)
+    assert finished.kept == {keys[1]: "missing at the source: it was listed with 92 bytes"}
+    assert (finished.images, finished.failures) == (0, 1)
+    check_complete(job.archive, keys)
+    assert failures(job.archive) == {}
+    assert run(job)[1].runs == ()
 
 
 def test_a_key_whose_time_alone_has_changed_is_encoded_again(job: EncodeJob) -> None:
@@ -308,3 +370,20 @@ def test_a_bucket_becomes_an_archive_in_another(s3: S3Server, ray_cluster: str, 
     assert (changes.new, changes.changed, changes.deleted, changes.unchanged) == (0, 1, 1, 53)
     assert finished.images == 1
     check_complete(job.archive, keys)
+
+
+def test_a_damaged_summary_of_an_old_run_does_not_stand_in_the_way(job: EncodeJob) -> None:
+    keys = fill(job.source, 2)
+    run(job)
+    archive = Archive(job.archive)
+    (summary,) = archive.runs().values()
+    assert summary is not None
+    vouched = archive.summary(summary).objects
+    archive.store.write(summary, archive.store.read(summary).replace(b"images", b"imagez"))
+    connect(job.source).write("d/new.png", png(number=9))
+    _, finished = run(job)
+    check_complete(job.archive, [*keys, "d/new.png"])
+    later = Archive(job.archive).runs()[finished.runs[0]]
+    assert later is not None
+    assert vouched.items() <= Archive(job.archive).summary(later).objects.items()
+    assert run(job)[1].runs == ()

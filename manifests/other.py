@@ -104,7 +104,9 @@ def _os_errors(location: Location) -> Iterator[None]:
     try:
         yield
     except aiohttp.ClientResponseError as error:
-        kind = PermissionError if error.status in (401, 403) else OSError
+        kind: type[OSError] = PermissionError if error.status in (401, 403) else OSError
+        if error.status == 429 or error.status >= 500:  # says nothing of the object
+            kind = ConnectionError
         raise kind(f"{location}: {error.status} {error.message}") from error
     except aiohttp.ClientError as error:
         raise ConnectionError(f"{location}: {error}") from error

@@ -16,6 +16,11 @@ from manifests.s3 import Access, resolve
 from manifests.storage import Entry, Location
 
 _ATTEMPTS = 6  # of a body that breaks off, and of a conditional put that meets another
+# Codes of replies that say nothing of the object: with other credentials, or later, the same request may succeed.
+_NOT_THE_OBJECTS = {
+    "ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId", "SignatureDoesNotMatch",
+    "RequestTimeTooSkewed", "RequestTimeout", "SlowDown",
+}  # fmt: skip
 
 
 class _Object(TypedDict):
@@ -185,7 +190,15 @@ def _os_errors(location: Location, path: str) -> Iterator[None]:
     except (BotoCoreError, aiohttp.ClientError) as error:
         raise ConnectionError(f"{where}: {error}") from error
     except OSError as error:
+        if _status(error) in (429, *range(500, 600)) or _code(error) in _NOT_THE_OBJECTS:
+            raise ConnectionError(f"{where}: {error.strerror or error}") from error
         raise _named(error, where) from error
+
+
+def _code(error: OSError) -> str:
+    """The store's own word for what is wrong, empty where it has said none."""
+    cause = error.__cause__
+    return str(cause.response["Error"].get("Code", "")) if isinstance(cause, ClientError) else ""
 
 
 def _named(error: OSError, where: str) -> OSError:

@@ -42,7 +42,8 @@ def caption_batch(captioner: Captioner, batch: list[tuple[Record, Picture]]) -> 
         some = batch[first : first + captioner.batch]
         captions = captioner.captions([picture.pixels_hwc for _, picture in some])
         for (record, picture), caption in zip(some, captions, strict=True):
-            captioned.append((record, replace(picture, caption=caption)))
+            told = caption.encode(errors="replace").decode()  # a model's may hold half a character
+            captioned.append((record, replace(picture, caption=told)))
     return captioned
 
 

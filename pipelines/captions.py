@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Callable, Sequence
-from pathlib import PurePosixPath
+from posixpath import splitext
 from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from manifests.storage import Location, Store, connect
+from manifests.storage import Location, connect
 from pipelines.codec import Pixels
+from pipelines.patience import Readable, read_beside
 
 # What a plan's head says under `captions`; any other text is the setting of a captioner.
 SOURCES = ("none", "sidecar", "table")
@@ -58,21 +59,27 @@ class PlannedCaptions:
 class SidecarCaptions:
     """The text beside an image: `photo.txt`, else the member "caption" of `photo.json`."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Readable) -> None:
         self._store = store
 
     def caption(self, key: str, planned: str | None, pixels_hwc: Pixels) -> str | None:
         for suffix, text_of in ((".txt", str), (".json", _member)):
-            path = str(PurePosixPath(key).with_suffix(suffix))
+            path = splitext(key)[0] + suffix
             try:
-                content = self._store.read(path)
-            except FileNotFoundError:
+                content = read_beside(self._store, path)
+            except (ConnectionError, TimeoutError):
+                raise  # says nothing of this caption
+            except OSError as error:
+                raise BadCaption(f"{path}: {error}") from error
+            if content is None:
                 continue
             if len(content) > MOST_BYTES:
                 raise BadCaption(f"{path} has {len(content):,} bytes, the limit is {MOST_BYTES:,}")
             try:
-                return text_of(content.decode("utf-8-sig")).strip() or None
-            except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are such
+                caption = text_of(content.decode("utf-8-sig")).strip()
+                caption.encode()  # JSON can say half a character
+                return caption or None
+            except ValueError as error:  # UnicodeError and JSONDecodeError are such
                 raise BadCaption(f"{path}: {error}") from error
         return None
 
@@ -85,7 +92,7 @@ def _member(text: str) -> str:
             raise BadCaption('expected a text, or an object with a text under "caption"')
 
 
-def open_captions(source_of_captions: str, source: Store) -> Captions:
+def open_captions(source_of_captions: str, source: Readable) -> Captions:
     """For one of SOURCES."""
     match source_of_captions:
         case "none" | "table":

@@ -4,7 +4,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import PurePosixPath
+from posixpath import splitext
 from typing import Protocol
 
 import numpy as np
@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from PIL.PngImagePlugin import PngImageFile
 
 from manifests.plan import BOXES_FIELD
-from manifests.storage import Location, Store, connect
+from manifests.storage import Location, connect
 from pipelines.codec import Pixels
 from pipelines.images import DAMAGE
+from pipelines.patience import Readable, read_beside
 
 Labels = NDArray[np.uint8]  # (H, W)
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels; right and bottom are not in it
@@ -82,14 +83,18 @@ class PlannedBoxes:
 class Masks:
     """The labels beside an image: `photo.labels.png` for `photo.jpg`; all of a picture that has none."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Readable) -> None:
         self._store = store
 
     def labels(self, key: str, boxes: str | None, pixels_hwc: Pixels) -> Labels | None:
-        path = str(PurePosixPath(key).with_suffix(MASK_SUFFIX))
+        path = splitext(key)[0] + MASK_SUFFIX
         try:
-            content = self._store.read(path)
-        except FileNotFoundError:
+            content = read_beside(self._store, path)
+        except (ConnectionError, TimeoutError):
+            raise  # says nothing of this mask
+        except OSError as error:
+            raise BadRegions(f"{path}: {error}") from error
+        if content is None:
             return None
         try:
             return read_labels(content, *pixels_hwc.shape[:2])
@@ -97,7 +102,7 @@ class Masks:
             raise BadRegions(f"{path}: {error}") from error
 
 
-def open_regions(keep: str, source: Store) -> Regions:
+def open_regions(keep: str, source: Readable) -> Regions:
     """For one of SOURCES."""
     match keep:
         case "none":

@@ -1,7 +1,6 @@
 """One shard of a plan -> one part: images are read and decoded by threads while others are encoded."""
 
 import hashlib
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +21,7 @@ from pipelines.captions import BadCaption, Captioner, Captions, LoadCaptioner, o
 from pipelines.codec import LoadCodec, Picture
 from pipelines.encode_job import EncodeJob
 from pipelines.images import SourceImage, UnreadableImage, read_image
+from pipelines.patience import Patient
 from pipelines.regions import BadRegions, Finder, LoadFinder, Regions, open_regions
 from pipelines.spent import Spent
 from pipelines.weights import default_cache, fetch_weights
@@ -40,7 +40,6 @@ READERS, READ_AHEAD = (
 READ_AHEAD_BYTES = 256_000_000
 DECODERS, DECODED_AHEAD = 2, 2  # decoded images wait for the codec: each may have a gigabyte
 MOST_SOURCE_BYTES = 1_000_000_000
-RETRIES, PAUSE_SECONDS = 2, 0.5
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -134,7 +133,7 @@ class Encoder:
 
     def records(self, task: EncodeTask) -> Iterator[Record]:
         """One for each image of the task, in no promised order; nothing is written."""
-        source = connect(self._setup.source)  # with credentials as they are now
+        source = Patient(self._setup.source)
         captioner, finder = self._captioner.of(task.captions), self._finder.of(task.keep)
         told = open_captions("none" if captioner else task.captions, source)
         reading = _Reading(source, told, open_regions("none" if finder else task.keep, source), task)
@@ -214,7 +213,7 @@ def _ahead(
 class _Reading:
     """How the images of one task are read, by threads."""
 
-    source: Store
+    source: Patient
     captions: Captions
     regions: Regions
     task: EncodeTask
@@ -224,7 +223,7 @@ class _Reading:
         if image.size > MOST_SOURCE_BYTES:
             return image, f"{TOO_MANY_BYTES}: {image.size:,} bytes, the limit is {MOST_SOURCE_BYTES:,}"
         try:
-            return image, _read(self.source, image.key)
+            return image, self.source.read(image.key)
         except FileNotFoundError:
             return image, f"{MISSING}: it was listed with {image.size:,} bytes"
         except (ConnectionError, TimeoutError):
@@ -261,16 +260,6 @@ class _Reading:
 
     def _failure(self, image: PlannedImage, failure: str, source_bytes: int, digest: bytes | None) -> Record:
         return Record(image.key, source_bytes, image.mtime, self.task.spec, None, failure, digest=digest)
-
-
-def _read(source: Store, key: str) -> bytes:
-    """Asks again where a store does not answer: one lost connection in a million must not end a run."""
-    for attempt in range(RETRIES):
-        try:
-            return source.read(key)
-        except (ConnectionError, TimeoutError):
-            time.sleep(PAUSE_SECONDS * 2**attempt)
-    return source.read(key)
 
 
 def write_part(archive: Store, shard: Shard, records: list[Record], origin: Origin) -> ShardResult:

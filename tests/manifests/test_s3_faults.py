@@ -5,6 +5,9 @@ from contextlib import contextmanager
 from unittest import mock
 
 import pytest
+from botocore.exceptions import ClientError
+from s3fs import S3FileSystem
+from s3fs.errors import translate_boto_error
 
 from manifests.storage import Store, connect, locate
 from tests.careless_s3 import Faults, careless_s3
@@ -67,3 +70,31 @@ def test_a_server_that_is_not_there_is_a_connection_error() -> None:
     with backoff as asked, pytest.raises(ConnectionError, match="bucket/x"):
         store.read("x")
     assert asked.call_count == 5
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("ExpiredToken", 400),
+        ("TokenRefreshRequired", 400),
+        ("InvalidAccessKeyId", 403),
+        ("RequestTimeTooSkewed", 403),
+        ("SlowDown", 503),
+        ("ServiceUnavailable", 503),
+        ("InternalError", 500),
+        ("TooManyRequests", 429),
+    ],
+)
+def test_replies_that_say_nothing_of_the_object_are_connection_errors(code: str, status: int) -> None:
+    """Such a reply is no reason to take the object for one that cannot be read."""
+    reply = {
+        "Error": {"Code": code, "Message": "told"},
+        "ResponseMetadata": {"HTTPStatusCode": status},
+    }
+    with store_with(Faults()) as store:
+        store.write("a", b"1")
+        error = translate_boto_error(ClientError(reply, "GetObject"))
+        answer = mock.patch.object(S3FileSystem, "_call_s3", side_effect=error)
+        with answer, pytest.raises(ConnectionError, match=r"s3://bucket/x/a: .*told"):
+            store.read("a")
+        assert store.read("a") == b"1"

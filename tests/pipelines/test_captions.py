@@ -54,6 +54,7 @@ def test_a_text_comes_before_a_json(source: Location) -> None:
         ("a/photo.json", b"{", "a/photo.json: Expecting"),
         ("a/photo.json", b'{"text": "x"}', 'text under "caption"'),
         ("a/photo.txt", b"x" * 1_000_001, "1,000,001 bytes, the limit is 1,000,000"),
+        ("a/photo.json", b'{"caption": "cat \\ud83d"}', "a/photo.json: 'utf-8' codec can't encode"),
     ],
 )
 def test_a_sidecar_that_cannot_be_read_says_why(
@@ -62,6 +63,40 @@ def test_a_sidecar_that_cannot_be_read_says_why(
     connect(source).write(name, content)
     with pytest.raises(BadCaption, match=words):
         sidecar(source)
+
+
+def test_what_cannot_be_a_sidecar_is_none(source: Location) -> None:
+    """Folders, and names that no file can have."""
+    connect(source).write("a/photo.txt/b.jpg", b"")
+    connect(source).write("a/photo.json", b'"two cats"')
+    assert sidecar(source) == "two cats"
+    assert sidecar(source, "x" * 251 + ".jpg") is None
+
+
+class Refusing:
+    """A source, or one that does not answer."""
+
+    def __init__(self, error: OSError) -> None:
+        self.error, self.asked = error, list[str]()
+
+    def read(self, path: str) -> bytes:
+        self.asked.append(path)
+        raise self.error
+
+
+def test_a_sidecar_that_may_not_be_read_costs_the_caption_and_a_store_that_is_away_the_run() -> None:
+    with pytest.raises(BadCaption, match=r"a/photo\.txt: .*Permission denied"):
+        open_captions("sidecar", Refusing(PermissionError(13, "Permission denied"))).caption(
+            "a/photo.jpg", None, PIXELS
+        )
+    with pytest.raises(ConnectionError):
+        open_captions("sidecar", Refusing(ConnectionError())).caption("a/photo.jpg", None, PIXELS)
+
+
+def test_keys_with_two_slashes_have_sidecars_of_their_own() -> None:
+    bucket = Refusing(FileNotFoundError())
+    assert open_captions("sidecar", bucket).caption("a//b.c.jpg", None, PIXELS) is None
+    assert bucket.asked == ["a//b.c.txt", "a//b.c.json"]
 
 
 def test_planned_captions_and_none_come_from_the_plan(source: Location) -> None:

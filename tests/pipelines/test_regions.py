@@ -141,6 +141,28 @@ def test_a_mask_lies_beside_its_image(tmp_path: Path) -> None:
         masks.labels("a/photo.jpg", None, PIXELS)
 
 
+def test_what_cannot_be_a_mask_is_none_and_one_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
+    source = connect(locate(str(tmp_path)))
+    source.write("a.labels.png/b.jpg", b"")
+    masks = open_regions("mask", source)
+    assert masks.labels("a.jpg", None, PIXELS) is None
+    assert masks.labels("x" * 246 + ".jpg", None, PIXELS) is None
+
+    class Refusing:
+        def __init__(self, error: OSError) -> None:
+            self.error = error
+
+        def read(self, path: str) -> bytes:
+            raise self.error
+
+    with pytest.raises(BadRegions, match=r"a//b\.labels\.png: .*Permission denied"):
+        open_regions("mask", Refusing(PermissionError(13, "Permission denied"))).labels(
+            "a//b.jpg", None, PIXELS
+        )
+    with pytest.raises(ConnectionError):
+        open_regions("mask", Refusing(ConnectionError())).labels("a.jpg", None, PIXELS)
+
+
 def test_masks_are_no_images_where_they_are_masks() -> None:
     assert left_out("mask") == ("*.labels.png",)
     assert left_out("none") == left_out("boxes") == ()

@@ -13,6 +13,7 @@ from manifests.plan import Shard
 from manifests.read import read_whole
 from manifests.records import EncodedImage, Record
 from manifests.storage import Entry, Store, connect, locate
+from pipelines import patience
 from pipelines import worker as worker_module
 from pipelines.encode_job import EncodeJob
 from pipelines.pool import InlinePool
@@ -129,10 +130,8 @@ class Flaky:
 
 def with_flaky_source(monkeypatch: pytest.MonkeyPatch, job: EncodeJob, lost: int) -> None:
     flaky = Flaky(connect(job.source), lost)
-    monkeypatch.setattr(
-        worker_module, "connect", lambda where: flaky if where == job.source else connect(where)
-    )
-    monkeypatch.setattr(worker_module, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(patience, "connect", lambda where: flaky if where == job.source else connect(where))
+    monkeypatch.setattr(patience, "PAUSE_SECONDS", 0.01)
 
 
 def test_a_file_that_may_not_be_read_is_a_failure(job: EncodeJob, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,6 +139,18 @@ def test_a_file_that_may_not_be_read_is_a_failure(job: EncodeJob, monkeypatch: p
     with_flaky_source(monkeypatch, job, lost=0)
     _, records = work(job, task_of(job, keys))
     assert str(records["z/secret.png"].failure).startswith("cannot be read: [Errno 13] Permission denied")
+
+
+def test_a_source_is_connected_to_anew_where_it_does_not_answer(
+    job: EncodeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Credentials may have expired: a new connection finds those of now."""
+    keys = fill(job.source, 3)
+    stores = iter([Flaky(connect(job.source), lost=1000), connect(job.source)])
+    monkeypatch.setattr(patience, "connect", lambda where: next(stores))
+    monkeypatch.setattr(patience, "PAUSE_SECONDS", 0.01)
+    source = patience.Patient(job.source)
+    assert [source.read(key) for key in keys] == [connect(job.source).read(key) for key in keys]
 
 
 def test_a_lost_connection_is_tried_again(job: EncodeJob, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,9 +213,9 @@ def test_an_image_that_kills_its_workers_is_a_failure(job: EncodeJob) -> None:
 def test_reading_is_ahead_of_encoding_and_not_far(job: EncodeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = fill(job.source, 60)
     taken: list[str] = []
-    read = worker_module._read
+    read = patience.Patient.read
 
-    def noted(source: Store, key: str) -> bytes:
+    def noted(source: patience.Patient, key: str) -> bytes:
         taken.append(key)
         return read(source, key)
 
@@ -216,7 +227,7 @@ def test_reading_is_ahead_of_encoding_and_not_far(job: EncodeJob, monkeypatch: p
             ahead.append(len(taken))
             return super().encode(pictures)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(worker_module, "_read", noted)
+    monkeypatch.setattr(patience.Patient, "read", noted)
     encoder = Encoder(setup_of(job, lambda spec, weights, device: Watching(spec)), "cpu")
     assert len(list(encoder.records(task_of(job, keys)))) == 60
     batch = 4

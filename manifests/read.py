@@ -22,7 +22,7 @@ from manifests.part import (
 )
 from manifests.recent import Recent
 from manifests.records import Record
-from manifests.salvage import DAMAGE, promised, salvaged
+from manifests.salvage import DAMAGE, NO_ANSWER, promised, salvaged
 from manifests.sparse import Bitstreams, Sparse, group_extent, head_extent
 from manifests.storage import Store
 
@@ -59,6 +59,8 @@ def read_origin(store: Store, part: Part) -> Origin | None:
         if len(tail) < footer_bytes <= part.size:
             tail = store.read_range(f"images/{part.path}", part.size - footer_bytes, part.size)
         return Origin.of(metadata_of(tail))
+    except NO_ANSWER:
+        raise
     except DAMAGE:
         return None
 
@@ -140,6 +142,8 @@ def read_columns(store: Store, part: Part, columns: list[str], tail_bytes: int) 
         return pa.concat_tables(
             [sparse.source.read(group, columns, verify=True).cast(schema) for group in groups]
         )
+    except NO_ANSWER:
+        raise
     except DAMAGE:
         return None
 
@@ -152,6 +156,8 @@ def _few(store: Store, part: Part, keys: frozenset[str]) -> list[Record | Damage
             return None
         tables = _rows_of_keys(sparse, keys, _groups_with(sparse.metadata, keys))
         found = [record for table in tables for record in records_of(table)]
+    except NO_ANSWER:
+        raise
     except DAMAGE:
         return None
     return None if any(isinstance(record, Damaged) for record in found) else found

@@ -13,8 +13,9 @@ from manifests.plan import Plan
 from manifests.records import Record
 from manifests.storage import Store
 
-# What pyarrow raises for damaged pages, headers and footers.
+# What pyarrow raises for damaged pages, headers and footers; but see NO_ANSWER.
 DAMAGE = (OSError, ValueError, LookupError, pa.ArrowException, EOFError, OverflowError, MemoryError)
+NO_ANSWER = (ConnectionError, TimeoutError, PermissionError)  # the store's, which say nothing of a part
 
 
 @dataclass(frozen=True)

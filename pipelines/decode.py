@@ -38,6 +38,10 @@ class Lost:
     why: str  # one line
 
 
+def why_not_archived(failure: str) -> str:
+    return f"it was not archived: {failure}"
+
+
 class Decoder:
     """The codecs of one archive, on one device, each loaded once."""
 
@@ -51,7 +55,7 @@ class Decoder:
         batch: list[Record] = []
         for record in records:
             if record.image is None:
-                yield Lost(record.key, f"it was not archived: {record.failure}")
+                yield Lost(record.key, why_not_archived(str(record.failure)))
                 continue
             if batch and record.spec != batch[0].spec:
                 yield from self._decoded(batch)

@@ -22,11 +22,13 @@ def forbidden(archive: Archive, output: Location) -> tuple[str, ...]:
 
 
 def _sources(archive: Archive) -> list[Location]:
-    """As far as plans can be read: a damaged one names no source."""
+    """As far as plans can be read: a damaged or lost one names no source."""
     found = set()
     for run in archive.runs():
         path = f"runs/{run}/plan.parquet"
-        size = archive.store.size(path) or 0
+        size = archive.store.size(path)
+        if size is None:
+            continue
         source = source_of(archive.store.read_range(path, max(0, size - _HEAD_BYTES), size))
         if source is not None:
             found.add(source)

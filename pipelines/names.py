@@ -37,12 +37,15 @@ def why_unusable(key: str) -> str | None:
 def names_of(keys: Iterable[str], format: Format) -> Mapping[str, str]:
     """Key -> path: the key with a new suffix, or with one more suffix where two keys would share a path.
 
+    None is another key's path with one more suffix, which that key takes where its own path is not free.
+
     Example: names_of(["a.jpg", "b.jpg", "b.gif"], "png") -> {"a.jpg": "a.png", "b.jpg": "b.jpg.png",
     "b.gif": "b.gif.png"}
     """
     names = {key: short_name(key, format) for key in keys}
+    long_names = {long_name(key, format) for key in names}
     while True:
-        shared = {name for name, count in Counter(names.values()).items() if count > 1}
+        shared = long_names | {name for name, count in Counter(names.values()).items() if count > 1}
         longer = [key for key, name in names.items() if name in shared and name != long_name(key, format)]
         if not longer:  # long names differ: only short ones can be shared
             return names

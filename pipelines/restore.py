@@ -14,7 +14,7 @@ from manifests.read import FOOTER_BYTES, read_at_once
 from manifests.sparse import GAP_BYTES
 from manifests.storage import S3, Location, Store
 from pipelines.codec import LoadCodec
-from pipelines.decode import Decoder, Lost, Restored, decode_readings
+from pipelines.decode import Decoder, Lost, Restored, decode_readings, why_not_archived
 from pipelines.forbidden import forbidden
 from pipelines.gpu_pool import open_pool
 from pipelines.images import Format
@@ -31,7 +31,7 @@ from pipelines.restore_worker import (
     RestoreWorker,
     Written,
 )
-from pipelines.select import keys_named, open_archive, select
+from pipelines.select import failures, keys_named, open_archive, select
 from pipelines.stopping import until_told_to_stop
 
 __all__ = [
@@ -234,8 +234,18 @@ def _wanted(archive: Archive, job: RestoreJob) -> tuple[dict[str, str | None], l
         if key not in runs and (keys is None or key in set(keys))
     ]
     if keys is not None and job.where is None and job.limit is None:
-        lost += [Lost(key, NOT_THERE) for key in keys if key not in runs and key not in damaged]
+        gone = [key for key in keys if key not in runs and key not in damaged]
+        why = _failed(archive, gone)
+        lost += [Lost(key, why.get(key, NOT_THERE)) for key in gone]
     return runs, lost
+
+
+def _failed(archive: Archive, keys: Sequence[str]) -> dict[str, str]:
+    """Those of the keys that are failures -> what to say of them."""
+    if not keys:
+        return {}
+    found = failures(archive, keys=keys, tell=lambda damaged: None)
+    return {row["key"]: why_not_archived(row["failure"]) for row in found.to_pylist()}
 
 
 def _reads(store: Store, reading: Reading) -> tuple[int, int]:

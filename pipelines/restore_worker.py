@@ -1,8 +1,8 @@
 """Some keys -> restored image files at the output: what one process does of a restore."""
 
-import errno
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, chain, repeat
 from pathlib import Path
 
 from manifests.archive import Archive
@@ -10,11 +10,11 @@ from manifests.storage import Location, Store, connect
 from pipelines.codec import LoadCodec
 from pipelines.decode import Decoder, Lost, Restored, decode_readings
 from pipelines.images import Format, UnreadableImage, read_provenance, write_image
-from pipelines.names import long_name
+from pipelines.names import SUFFIX, long_name
+from pipelines.patience import NO_SUCH_NAME
 from pipelines.reading import Missing, Reading, ahead
 
 _HEAD_BYTES = 65_536  # of an image file: most have said by then that they are reconstructions, and of what
-_NO_SUCH_NAME = (errno.ENAMETOOLONG, errno.EINVAL, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY)
 
 
 @dataclass(frozen=True)
@@ -130,14 +130,15 @@ class RestoreWorker:
     def _target(self, key: str, path: str) -> tuple[str, bool]:
         """Where the image goes, and whether it lies there already.
 
-        Another key's reconstruction may have the path from an earlier restore: then the longer one is taken.
+        Another key's reconstruction may have the path from an earlier restore: then a longer one is taken.
         """
-        if not self._output.exists(path):
-            return path, False
         longer = long_name(key, self._setup.format)
-        if path != longer and self._key_of(path) not in (None, key):
-            return longer, self._output.exists(longer)
-        return path, True
+        for name in chain((path,), accumulate(repeat(SUFFIX[self._setup.format]), initial=longer)):
+            if not self._output.exists(name):
+                return name, False
+            if self._key_of(name) in (None, key):
+                return name, True
+        raise AssertionError
 
     def _key_of(self, path: str) -> str | None:
         """The key that a file is a reconstruction of; None where it is none of this program's."""
@@ -159,7 +160,7 @@ class RestoreWorker:
         try:
             self._output.write(path, content)
         except OSError as error:
-            if error.errno not in _NO_SUCH_NAME:
+            if error.errno not in NO_SUCH_NAME:
                 raise
             return Lost(image.key, f"no file can be written at {path!r}: {error.strerror}")
         return Written(image.key, path, len(content), image.seconds, image.caption_lost)

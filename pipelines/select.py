@@ -132,10 +132,10 @@ def _rows(
         + " ORDER BY key"
         + (f" LIMIT {limit}" if limit is not None and (keys is None or in_sql) else "")
     )
+    # A condition may hold subqueries, which see all rows.
+    alone = frozenset(keys) if keys is not None and in_sql and len(conditions) == 1 else None
     try:
-        rows = query(archive, sql, tell, frozenset(keys) if keys is not None and in_sql else None).cast(
-            schema
-        )
+        rows = query(archive, sql, tell, alone).cast(schema)
     except ValueError as error:
         raise ValueError(f"condition {where!r}: {error}") from error
     if keys is not None and not in_sql:

@@ -334,6 +334,25 @@ def test_the_origin_of_a_part_is_read_from_its_last_bytes(large: Archive) -> Non
     assert store.reads == [(path_of(only_part(large)), FOOTER_BYTES)]
 
 
+@pytest.mark.parametrize("error", [ConnectionError("away"), TimeoutError("away"), PermissionError("away")])
+def test_a_store_that_does_not_answer_is_no_damage(
+    large: Archive, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    def refused(path: str, start: int, end: int) -> bytes:
+        raise error
+
+    store, part = Counting(large.store), only_part(large)
+    monkeypatch.setattr(store, "read_range", refused)
+    reads: list[Callable[[], object]] = [
+        lambda: read_origin(store, part),  # type: ignore[arg-type]
+        lambda: read_columns(store, part, ["key"], FOOTER_BYTES),  # type: ignore[arg-type]
+        lambda: list(read_records(store, part, frozenset([str(part.min_key)]))),  # type: ignore[arg-type]
+    ]
+    for read in reads:
+        with pytest.raises(type(error), match="away"):
+            read()
+
+
 def test_one_bit_is_mended_and_two_are_not() -> None:
     content = random.Random(1).randbytes(300)
     hash_ = short_hash(content)

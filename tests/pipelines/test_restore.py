@@ -135,6 +135,33 @@ def test_a_second_restore_does_not_take_another_keys_file_for_its_own(
     assert (tmp_path / "out/b.png").read_bytes() == before
 
 
+def test_keys_that_end_in_two_suffixes_take_no_other_keys_file(tmp_path: Path) -> None:
+    keys = ("b.gif", "b.jpg", "b.jpg.gif", "c.png")
+    made = encoded(small_pictures(len(keys)), list(keys))
+    archive = build(locate(f"{tmp_path}/archive"), made)
+    out, pixels = tmp_path / "out", pixels_of(made)
+    for asked in (("b.gif",), ("b.jpg", "b.jpg.gif")):
+        events = run(job(archive, out, keys=asked))
+        written = {event.key: event.path for event in events if isinstance(event, Written)}
+        assert sorted(written) == sorted(asked)
+        for key, path in written.items():
+            assert np.array(Image.open(out / path)).tobytes() == pixels[key]
+    assert sorted(path.name for path in out.iterdir()) == ["b.jpg.gif.png", "b.jpg.png", "b.png"]
+    other = tmp_path / "other"
+    for asked in (("b.jpg.gif",), ("b.jpg", "b.gif")):
+        events = run(job(archive, other, keys=asked))
+    written = {event.key: event.path for event in events if isinstance(event, Written)}
+    assert written == {"b.jpg": "b.jpg.png.png", "b.gif": "b.gif.png"}
+    assert np.array(Image.open(other / "b.jpg.png")).tobytes() == pixels["b.jpg.gif"]
+
+
+def test_a_lost_plan_does_not_stand_in_the_way(archive: Archive, tmp_path: Path) -> None:
+    (run_name,) = archive.runs()
+    archive.store.delete(f"runs/{run_name}/plan.parquet")
+    events = run(job(archive, tmp_path / "out", keys=("b.tif",)))
+    assert [event.key for event in events if isinstance(event, Written)] == ["b.tif"]
+
+
 def test_no_key_escapes_the_output(tmp_path: Path) -> None:
     bad = [
         "../up.jpg",
@@ -216,6 +243,10 @@ def test_failures_are_lost_with_their_reason(tmp_path: Path, records: list[Recor
     events = run(job(archive, tmp_path / "out", keys=("bad.jpg", "c")))
     assert lost_of(events) == {"bad.jpg": "it was not archived: not an image: 5 bytes"}
     assert not lost_of(run(job(archive, tmp_path / "all")))
+    many = ("bad.jpg", "c", *(f"none{number}" for number in range(600)))
+    lost = lost_of(run(job(archive, tmp_path / "many", keys=many)))
+    assert lost.pop("bad.jpg") == "it was not archived: not an image: 5 bytes"
+    assert set(lost.values()) == {"not in the archive"}
 
 
 def test_keys_of_runs_that_interleave_are_found(tmp_path: Path, records: list[Record]) -> None:

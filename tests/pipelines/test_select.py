@@ -187,3 +187,18 @@ def test_rows_of_two_runs_are_each_seen_once(tmp_path: Path, records: list[Recor
     rows = select(archive)
     assert keys_of(rows) == KEYS[:5]
     assert len(set(rows["run"].to_pylist())) == 2
+
+
+def test_subqueries_see_all_rows_whatever_keys_are_asked_for(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where parts are copied first, as from S3, of which only some can hold the keys."""
+    where, asked = "width > (SELECT avg(width) FROM images)", [KEYS[0], KEYS[599]]
+    here = keys_of(select(archive, where, keys=asked))
+    monkeypatch.setattr(archive, "location", replace(archive.location, url="s3://bucket/archive"))
+    assert keys_of(select(archive, where, keys=asked)) == here
+    assert (
+        keys_of(select(archive, "source_bytes > (SELECT avg(source_bytes) FROM images)", keys=asked))
+        == asked[1:]
+    )
+    assert keys_of(select(archive, keys=asked)) == asked

@@ -40,7 +40,10 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_
 
 @contextmanager
 def open_pool(start: Start[J, R], workers: int | None, gpu: bool) -> Iterator[Pool[J, R]]:
-    """As many workers as asked for, None: as the cluster has room for, 0: this thread; for the block."""
+    """As many workers as asked for, None: as the cluster has room for, 0: this thread; for the block.
+
+    What counts is what the cluster has now: without a GPU there, workers get none, even if it could grow to some.
+    """
     if workers == 0:
         yield InlinePool(start, device_here(gpu))
         return

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from archiver.commands.options import FOUND, ArchiveArgument, ArchiveOptions, AsJson, Limit, Where, location
+from archiver.commands.options import (
+    FOUND,
+    ArchiveArgument,
+    ArchiveOptions,
+    AsJson,
+    Limit,
+    Where,
+    WhereFailed,
+    location,
+)
 from archiver.console import (
     Column,
     Json,
@@ -93,7 +102,7 @@ def _objects(found: "pa.Table") -> Iterator[Json]:
 
 def failures(
     archive: ArchiveArgument,
-    where: Where = None,
+    where: WhereFailed = None,
     limit: Limit = None,
     archive_option: ArchiveOptions = None,
     as_json: AsJson = False,

@@ -25,8 +25,17 @@ Where = Annotated[
     str | None,
     typer.Option(
         metavar="SQL",
-        help="Condition over key, caption, width, height, source_bytes, bitstream_bytes, bpp, codec, run; "
-        "for example \"caption like '%dog%' and width > 2000\".",
+        help="Condition over key, caption, width, height, source_bytes, mtime, bitstream_bytes, bpp, codec, spec, "
+        "run, notes; for example \"caption like '%dog%' and width > 2000\". codec is a family of presets, which "
+        "differ in spec, see `archiver codecs --json`.",
+    ),
+]
+WhereFailed = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SQL",
+        help="Condition over key, source_bytes, mtime, codec, spec, run, notes, failure; for example "
+        "\"failure like 'damaged%'\".",
     ),
 ]
 Limit = Annotated[int | None, typer.Option(min=0, metavar="N", help="At most so many, first keys first.")]

@@ -40,7 +40,11 @@ def restore(
     archive: ArchiveArgument,
     output: Annotated[
         str,
-        typer.Argument(metavar="OUTPUT", help="Folder or s3://BUCKET/PREFIX for the files: OUTPUT/<key>."),
+        typer.Argument(
+            metavar="OUTPUT",
+            help="Folder or s3://BUCKET/PREFIX for the files: OUTPUT/<key> with the format's suffix instead of the "
+            "key's, or after it where two keys would share a file: b.jpg.png, b.gif.png.",
+        ),
     ],
     where: Where = None,
     keys_file: Annotated[

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from manifests.records import CodecSpec
     from pipelines.codec import Codec
 
-NewFile = Annotated[Path, typer.Argument(metavar="FILE", help="To be written; one that is there is kept.")]
+_KEPT = "To be written; one that is there is kept."
+NewFile = Annotated[Path, typer.Argument(metavar="FILE", help=_KEPT)]
+NewPng = Annotated[Path, typer.Argument(metavar="PNG", help=_KEPT)]
 
 
 def export(
@@ -45,7 +47,7 @@ def export(
 
 def decode(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Written by `archiver export`.")],
-    png: NewFile,
+    png: NewPng,
     archive: Annotated[
         str | None,
         typer.Option(metavar="ARCHIVE", help="Whose spec and weights to use, for those not installed here."),

@@ -38,6 +38,11 @@ def train(
     from archiver.training.recipe import export, start
     from archiver.training.recipes import find_recipe
 
+    devices = ["cpu"]
+    if count := torch.cuda.device_count():
+        devices += ["cuda", *(f"cuda:{number}" for number in range(count))]
+    if device not in devices:
+        raise ValueError(f"--device {device!r}, this machine has: {', '.join(devices)}")
     if threads is not None:
         torch.set_num_threads(threads)
     chosen = find_recipe(recipe)

@@ -89,6 +89,9 @@ def test_wrong_input_is_one_line_that_says_what_was_expected(
     assert refuse("ls", "s3://bucket/x", "--archive-option", "colour=red").startswith(
         "archiver ls: S3 option 'colour', expected one of key, secret, "
     )
+    assert refuse("train", "layered", source, "--out", tmp_path / "out", "--device", "foo").startswith(
+        "archiver train: --device 'foo', this machine has: cpu"
+    )
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_the_ray_cluster_is_valid_and_runs_our_image() -> None:
     types = cluster["available_node_types"]
     assert cluster["head_node_type"] in types
     assert "GPU" not in types["head"]["resources"]
-    assert (types["gpu"]["resources"]["GPU"], types["gpu"]["min_workers"]) == (1, 0)
+    assert (types["gpu"]["resources"]["GPU"], types["gpu"]["min_workers"]) == (1, 1)
     assert types["gpu"]["max_workers"] <= cluster["max_workers"]
 
 
@@ -64,6 +64,8 @@ def test_the_ray_job_agrees_with_itself_and_the_pins() -> None:
         False,
         True,
     ]
+    (workers,) = cluster["workerGroupSpecs"]
+    assert 1 <= workers["minReplicas"] <= workers["replicas"] <= workers["maxReplicas"]
     assert spec["shutdownAfterJobFinishes"]
 
 
@@ -114,10 +116,11 @@ ACTIONS = {  # operation of the S3 API -> the right that it needs
 SOURCE, ARCHIVE = "arn:aws:s3:::SOURCE-BUCKET", "arn:aws:s3:::ARCHIVE-BUCKET"
 
 
-def allowed(action: str, resource: str) -> bool:
-    """Whether the policy allows it: some Allow matches and no Deny does."""
+def allowed(action: str, resource: str, prefix: str = "") -> bool:
+    """Whether the policy, for an archive at the prefix, allows it: some Allow matches and no Deny does."""
     effects = set()
-    for statement in json.loads((INFRA / "iam-policy.json").read_text())["Statement"]:
+    policy = re.sub(r"(images/|\.archiver-doctor-)", rf"{prefix}\1", (INFRA / "iam-policy.json").read_text())
+    for statement in json.loads(policy)["Statement"]:
         assert statement.keys() == {
             "Sid",
             "Effect",
@@ -141,16 +144,18 @@ def used_actions() -> set[str]:
     return {ACTIONS[operation] for operation in operations}
 
 
-def test_the_policy_allows_all_that_the_store_does_to_an_archive() -> None:
+@pytest.mark.parametrize("prefix", ["", "photos/"])
+def test_the_policy_allows_all_that_the_store_does_to_an_archive(prefix: str) -> None:
     doctor = ".archiver-doctor-0123456789abcdef/whole"
     for action in used_actions():
-        paths = [""] if action == "s3:ListBucket" else [f"/{PART}", f"/{doctor}"]
+        paths = [""] if action == "s3:ListBucket" else [f"/{prefix}{PART}", f"/{prefix}{doctor}"]
         if action in ("s3:GetObject", "s3:PutObject"):
-            paths += [f"/{path}" for path in HOT]
+            paths += [f"/{prefix}{path}" for path in HOT]
         for path in paths:
-            assert allowed(action, ARCHIVE + path), (action, path)
-    assert not allowed("s3:DeleteObject", f"{ARCHIVE}/images/_delta_log/00000000000000000001.json")
-    assert not any(allowed("s3:DeleteObject", f"{ARCHIVE}/{path}") for path in HOT)
+            assert allowed(action, ARCHIVE + path, prefix), (action, path)
+    log = f"{ARCHIVE}/{prefix}images/_delta_log/00000000000000000001.json"
+    assert not allowed("s3:DeleteObject", log, prefix)
+    assert not any(allowed("s3:DeleteObject", f"{ARCHIVE}/{prefix}{path}", prefix) for path in HOT)
 
 
 WRITES = [

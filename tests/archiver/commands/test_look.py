@@ -4,10 +4,14 @@ import json
 import re
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from typer.main import get_command
 
+from archiver.cli import app
 from archiver.presets import DEFAULT, PRESETS
 from pipelines.doctor import UNSAFE
+from pipelines.select import FAILURES, ROWS
 from tests.careless_s3 import Faults, careless_s3
 from tests.command_line import objects, run, succeed
 from tests.photos import CAPTIONS
@@ -57,6 +61,13 @@ def test_failures(shared: Path) -> None:
     assert lines[1].startswith("animals/torn.jpg ")
     assert lines[-1] == "1 failure"
     assert succeed("failures", shared, "--where", "key like 'table/%'") == "No failures.\n"
+
+
+@pytest.mark.parametrize(("verb", "columns"), [("ls", ROWS), ("restore", ROWS), ("failures", FAILURES)])
+def test_help_names_the_columns_of_the_verb(verb: str, columns: pa.Schema) -> None:
+    command = get_command(app).commands[verb]  # type: ignore[attr-defined]
+    (where,) = [option for option in command.params if option.name == "where"]
+    assert f"over {', '.join(columns.names)}" in where.help.partition(";")[0]
 
 
 def test_codecs() -> None:

@@ -1,5 +1,6 @@
 """Python's way in: an archive, some of its rows, and their pictures."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ if (
     from PIL.Image import Image
 
     from manifests.archive import Archive
+    from manifests.part import Part
     from manifests.storage import Location
     from pipelines.decode import Decoder
 
@@ -25,7 +27,10 @@ class LostImages(ValueError):
         first, why = lost[0]
         more = f", and {len(lost) - 1:,} more" if len(lost) > 1 else ""
         super().__init__(f"{archive}: cannot restore {first!r} ({why}){more}")
-        self.lost = tuple(lost)  # key, why
+        self.archive, self.lost = archive, tuple(lost)  # key, why
+
+    def __reduce__(self) -> tuple[type["LostImages"], tuple[str, tuple[tuple[str, str], ...]]]:
+        return LostImages, (self.archive, self.lost)  # workers' errors travel
 
 
 def open(
@@ -66,7 +71,10 @@ class OpenArchive:
         """
         from pipelines.select import open_archive, select
 
-        return Selection(self, select(open_archive(self.location), where, limit, keys))
+        if isinstance(keys, str):
+            raise ValueError(f"keys {keys!r}, expected several: [{keys!r}]")
+        archive = open_archive(self.location)
+        return Selection(self, select(archive, where, limit, keys), archive.parts)
 
     def failures(self) -> "pa.Table":
         """The keys that could not be archived, and why."""
@@ -79,12 +87,15 @@ class OpenArchive:
 class Selection:
     """Some images of an archive: a sequence of (key, picture), decoded when asked for.
 
-    A map-style dataset for torch's DataLoader: it travels to worker processes, each of which opens the
-    archive and loads its codecs once. To be used by one thread at a time.
+    A map-style dataset for torch's DataLoader: it travels to worker processes, forked or spawned, each of which
+    connects to the archive and loads its codecs once. To be used by one thread at a time.
     """
 
     archive: OpenArchive
     table: "pa.Table"  # one row an image: key, caption, width, height, ...; no pixels
+    parts: "Mapping[str, Part]" = field(
+        repr=False, compare=False
+    )  # of the archive as it was when selected from
     _opened: "_Opened" = field(default_factory=lambda: _Opened(), repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -117,7 +128,7 @@ class Selection:
 
         from pipelines.restore import Lost, decoded_rows
 
-        archive, decoder = self._opened.of(self.archive)
+        archive, decoder = self._opened.of(self.archive, self.parts)
         lost = []
         for found in decoded_rows(archive, keys, decoder):
             if isinstance(found, Lost):
@@ -129,21 +140,23 @@ class Selection:
 
 
 class _Opened:
-    """What a process keeps between pictures; stays behind when a selection travels."""
+    """What a process keeps between pictures; stays behind when a selection travels, or its process forks."""
 
     def __init__(self) -> None:
-        self._kept: tuple[Archive, Decoder] | None = None
+        self._kept: tuple[int, Archive, Decoder] | None = None  # of the process of that number
 
     def __reduce__(self) -> tuple[type["_Opened"], tuple[()]]:
         return _Opened, ()
 
-    def of(self, opened: OpenArchive) -> "tuple[Archive, Decoder]":
+    def of(self, opened: OpenArchive, parts: "Mapping[str, Part]") -> "tuple[Archive, Decoder]":
         """The archive, and its codecs, each loaded once."""
         from archiver.codecs import load_codec
+        from manifests.archive import Archive
         from pipelines.decode import Decoder
-        from pipelines.select import open_archive
+        from pipelines.select import remembering
 
-        if self._kept is None:
-            archive = open_archive(opened.location)
-            self._kept = archive, Decoder(archive, load_codec, opened.weights_cache, opened.device)
-        return self._kept
+        if self._kept is None or self._kept[0] != os.getpid():
+            archive = remembering(Archive(opened.location, parts))
+            decoder = Decoder(archive, load_codec, opened.weights_cache, opened.device)
+            self._kept = os.getpid(), archive, decoder
+        return self._kept[1:]

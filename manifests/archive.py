@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 
 import pyarrow as pa
 from deltalake import DeltaTable, Schema
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from manifests.mending import mended
 from manifests.part import FORMAT, SCHEMA, Part, parse_path, short_hash
@@ -51,17 +52,24 @@ class Summary:
 class Archive:
     """An open archive, as of the table version that `parts` was last read at."""
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, parts: Mapping[str, Part] | None = None) -> None:
+        """`parts`: of a version whose log another process has read; delta-rs does not work in forked ones."""
         self.location = location
         self.store: Store = connect(location)
-        self.table: DeltaTable = _load_table(location)
-        self._parts: dict[str, Part] | None = None
+        self._table = _load_table(location) if parts is None else None
+        self._parts = None if parts is None else dict(parts)
 
     def refresh(self) -> None:
         """Looks at the table as it is now, with credentials as they are now."""
         self.store = connect(self.location)
-        self.table = _load_table(self.location)
+        self._table = _load_table(self.location)
         self._parts = None
+
+    @property
+    def table(self) -> DeltaTable:
+        if self._table is None:
+            self._table = _load_table(self.location)
+        return self._table
 
     @property
     def version(self) -> int:
@@ -82,11 +90,12 @@ class Archive:
         """Run -> the path of its summary, or None where it is not finished; oldest first."""
         found: dict[str, str | None] = {}
         for entry in self.store.list("runs"):
-            _, run, name = entry.path.split("/")
-            if name.startswith("summary-"):
+            _, _, rest = entry.path.partition("/")
+            run, _, name = rest.partition("/")
+            if re.fullmatch("summary-[0-9a-f]+\\.json", name):
                 # Two drivers may finish a run at once: the smallest name counts.
                 found[run] = min(entry.path, found.get(run) or entry.path)
-            else:
+            elif name == "plan.parquet":
                 found.setdefault(run, None)
         return dict(sorted(found.items()))
 
@@ -123,8 +132,12 @@ class Archive:
         return CodecSpec.from_json(content)
 
     def specs(self) -> dict[str, CodecSpec]:
-        names = [entry.path.removeprefix("specs/") for entry in self.store.list("specs")]
-        return {spec_id: self.spec(spec_id) for spec_id in sorted(n.removesuffix(".json") for n in names)}
+        return {spec_id: self.spec(spec_id) for spec_id in self.spec_ids()}
+
+    def spec_ids(self) -> list[str]:
+        """Of all specs that lie there, damaged ones included."""
+        found = (re.fullmatch("specs/([0-9a-f]+)\\.json", entry.path) for entry in self.store.list("specs"))
+        return sorted(match[1] for match in found if match)
 
     def write_spec(self, spec: CodecSpec) -> None:
         """Leaves one that is there alone: objects are written once."""
@@ -184,6 +197,11 @@ def _load_table(location: Location, version: int | None = None) -> DeltaTable:
         table = DeltaTable(_table_uri(location), version=version, storage_options=delta_options(location))
     except TableNotFoundError:
         raise ValueError(f"no archive at {location.url}: expected a Delta Lake table below images/") from None
+    except DeltaError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"the log of {location} cannot be read ({reason}): `archiver verify` names the damaged file"
+        ) from error
     found = table.metadata().description
     if found != DESCRIPTION:
         raise ValueError(f"{location.url} holds {found!r}, this program reads {DESCRIPTION!r}")

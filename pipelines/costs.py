@@ -93,7 +93,7 @@ def cost_lines(
         parts=_storage_class(prices, archive_class),
         machine=machine,
     )
-    _machine_price(prices, machine)
+    machine_price(prices, machine)
     share = holdings.images * restored_per_year
     return [
         *bill.keep("keep originals", holdings.source, bill.source),
@@ -111,7 +111,7 @@ def _storage_class(prices: Prices, name: str) -> StorageClass:
     return prices.classes[name]
 
 
-def _machine_price(prices: Prices, name: str) -> Figure:
+def machine_price(prices: Prices, name: str) -> Figure:
     if name not in prices.machines:
         raise ValueError(f"machine {name!r}, expected one of {', '.join(prices.machines)}")
     return prices.machines[name]
@@ -218,9 +218,10 @@ class _Bill:
             (found for found in self.holdings.archive if found.kind == "parts"), Objects("parts", 0, 0)
         )
         touched = min(images, parts.count)
-        size_bytes = min(images * reading.bytes_per_image.value, parts.size_bytes)
+        part_bytes = parts.size_bytes / parts.count if parts.count else 0.0
+        size_bytes = images * min(reading.bytes_per_image.value, part_bytes)
         if self.parts.sleeps and parts.count:
-            size_bytes = touched * parts.size_bytes / parts.count
+            size_bytes = touched * part_bytes
         gets = images * reading.gets_per_image.value
         yield self.requests("restore", f"{what}: GET", gets, self.parts.get_1k, period, "each read alone")
         yield from self.take_out("restore", what, touched, size_bytes, self.parts, period)
@@ -236,12 +237,12 @@ class _Bill:
         yield _line("restore", f"{what}: egress", gb, "GB", self.prices.egress_gb.value, period, note)
 
     def hours(self, section: Section, what: str, seconds: float, machine: str, period: Period) -> CostLine:
-        price = _machine_price(self.prices, machine)
+        price = machine_price(self.prices, machine)
         unit = "core hour" if machine == "cpu" else f"{machine} hour"
         return _line(section, what, seconds / 3600, unit, price.value, period, "measured")
 
     def unmeasured(self, section: Section, what: str, period: Period, note: str) -> CostLine:
-        price = _machine_price(self.prices, self.machine).value
+        price = machine_price(self.prices, self.machine).value
         unit = "core hour" if self.machine == "cpu" else f"{self.machine} hour"
         return CostLine(section, what, 0.0, unit, price, 0.0, period, note, known=False)
 

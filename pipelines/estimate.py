@@ -1,6 +1,5 @@
 """A job that has not begun -> how much it would take: what `encode --dry-run` shows."""
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +12,7 @@ from pipelines.changes import Changes, compare
 from pipelines.codec import LoadCodec
 from pipelines.encode_job import EncodeJob
 from pipelines.listing import list_source, with_captions
-from pipelines.pool import device_here
+from pipelines.pool import device_here, workers_here
 from pipelines.regions import with_boxes
 from pipelines.spent import Spent
 from pipelines.weights import weights_path
@@ -50,11 +49,11 @@ def estimate(job: EncodeJob, load_codec: LoadCodec) -> Estimate:
         rows = with_captions(rows, job.caption_table)
     if job.boxes is not None:
         rows = with_boxes(rows, job.boxes)
-    workers = job.workers or (1 if job.workers == 0 else os.cpu_count() or 1)
+    device = device_here(job.gpu)
+    workers = job.workers or (1 if job.workers == 0 else workers_here(device))
     images = len(rows)
     if not images:
         return Estimate(changes, 0, 0, 0, 0, 0, 0, None, 0.0, workers)
-    device = device_here(job.gpu)
     encoder = Encoder(setup_of(job, load_codec), device)
     task = _sample(rows, job)
     spent = Spent(device)

@@ -95,6 +95,8 @@ def _keeping_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal = take
+        if (handler := signal.getsignal(signal.SIGTERM)) is not None:
+            take(signal.SIGTERM, handler)  # again: Ray has put one of C++ before it, which may abort
 
 
 class _Actor(Generic[J, R]):
@@ -144,9 +146,11 @@ class RayPool(Generic[J, R]):
         while True:
             if not stopping.is_set():
                 self._feed(queue)
-            awaited = {worker.awaited: worker for worker in self._workers if worker.given}
-            if not awaited:
-                return
+            if not any(worker.given for worker in self._workers) and (
+                stopping.is_set() or not queue.holds(1)
+            ):
+                return  # some may not have started: for them the cluster had no room
+            awaited = {worker.awaited: worker for worker in self._workers if worker.awaited is not None}
             finished, _ = ray.wait(list(awaited), timeout=WAIT_SECONDS)
             for ref in finished:
                 yield from self._settle(awaited[ref], queue, stopping)
@@ -162,11 +166,12 @@ class RayPool(Generic[J, R]):
         self._workers = []
 
     def _feed(self, queue: Queue[J]) -> None:
-        """First one job for each worker, then a second where there are still enough for all."""
+        """First one job for each worker that has started, then a second where there are still enough for all."""
         while len(self._workers) < self._size and queue.holds(1 + sum(not w.given for w in self._workers)):
             self._workers.append(self._hired())
+        started = [worker for worker in self._workers if worker.ready is None]
         for depth in range(IN_FLIGHT):
-            for worker in self._workers:
+            for worker in started:
                 if len(worker.given) > depth or not queue.holds(1 if depth == 0 else self._size):
                     continue
                 attempt = queue.take()
@@ -228,7 +233,9 @@ class RayPool(Generic[J, R]):
         if worker.ready is not None:
             self._failed_starts += 1
             if self._failed_starts >= STARTS:
-                raise RuntimeError(f"{self._failed_starts} workers in a row died while they started: {why}")
+                raise ChildProcessError(
+                    f"{self._failed_starts} workers in a row died while they started: {why}"
+                )
         elif worker.given:
             _, attempt = worker.given.popleft()
             given_up = queue.crashed(attempt, why)

@@ -4,6 +4,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from glob import glob
 from itertools import islice
 from threading import Event
 from typing import Generic, Protocol, Self, TypeVar
@@ -130,6 +131,14 @@ class InlinePool(Generic[J, R]):
                     yield given_up
             else:
                 yield Done(attempt.job, result)
+
+
+def workers_here(device: str) -> int:
+    """As many as this machine has cores, or GPUs where the device is one."""
+    if device == "cpu":
+        return os.cpu_count() or 1
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return max(1, len(glob("/dev/nvidia[0-9]*")) if visible is None else visible.count(",") + 1)
 
 
 def device_here(gpu: bool) -> str:

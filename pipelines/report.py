@@ -1,5 +1,6 @@
 """An archive -> what it holds in numbers, what that costs, and whether it pays."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 from manifests.archive import Archive
 from manifests.query import TABLE, query
 from manifests.read import read_origin
-from pipelines.costs import CostLine, Holdings, Objects, cost_lines
+from pipelines.costs import CostLine, Holdings, Objects, cost_lines, machine_price
 from pipelines.prices import SMALL_BYTES, Prices
 from pipelines.select import refuse
 from pipelines.verdict import Verdict, verdict
@@ -59,17 +60,20 @@ def report(
     gpu: str = "L4",
     years: float = 5.0,
     decode_seconds: float | None = None,
+    decode_machine: str = "cpu",
 ) -> Report:
     """From one scan of the table's columns and one listing; no payload is read.
 
     Seconds on a device other than "cpu" are priced as those of `gpu`, unless the device names a machine of
-    the prices. `decode_seconds`: of one image, where it was measured. ValueError for a class or machine that
-    the prices lack, and for a table that is too damaged to be counted.
+    the prices. `decode_seconds`: of one image, where it was measured, on `decode_machine`. ValueError for a class or
+    machine that the prices lack, and for a table that is too damaged to be counted.
     """
+    for name, value in (("years", years), ("decode seconds", decode_seconds or 0.0)):
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} {value!r}, expected a number from 0 up")
     images, failed = _totals(archive)
     objects = _objects(archive)
     seconds = _encode_seconds(archive)
-    on_gpu = any(_machine(device, prices, gpu) != "cpu" for device in seconds)
     holdings = Holdings(
         images=images["records"],
         source=_originals(images, failed),
@@ -79,8 +83,8 @@ def report(
         decode_seconds=decode_seconds,
         restored_bytes=None,
     )
-    machine = gpu if on_gpu else "cpu"
-    lines = cost_lines(holdings, prices, restored_per_year, source_class, archive_class, machine)
+    machine_price(prices, gpu)
+    lines = cost_lines(holdings, prices, restored_per_year, source_class, archive_class, decode_machine)
     archive_bytes = sum(kind.size_bytes for kind in objects)
     pixels, source_bytes = images["pixels"], images["source_bytes"]
     return Report(

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake.exceptions import DeltaError
 
 from manifests.archive import Archive
 from manifests.part import Damaged
@@ -51,14 +50,12 @@ _KEYS_IN_SQL = 500  # more keys are compared by us: parsing a long list takes lo
 
 def open_archive(location: Location) -> Archive:
     """ValueError where there is none, or where its log cannot be read."""
-    try:
-        archive = Archive(location)
-    except DeltaError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"the log of {location} cannot be read ({reason}): `archiver verify` names the damaged file"
-        ) from error
-    if location.scheme == S3:
+    return remembering(Archive(location))
+
+
+def remembering(archive: Archive) -> Archive:
+    """The same; on S3, what was read of it lately is not asked for again."""
+    if archive.location.scheme == S3:
         archive.store = Recent(archive.store)
     return archive
 
@@ -146,10 +143,8 @@ def _rows(
 
 def _views(archive: Archive) -> str:
     """`images` and `failures`, each key in one of them."""
-    specs = archive.store.list("specs")
     names = {}
-    for entry in specs:
-        spec_id = entry.path.removeprefix("specs/").removesuffix(".json")
+    for spec_id in archive.spec_ids():
         try:
             names[spec_id] = archive.spec(spec_id).name
         except ValueError:

@@ -44,6 +44,9 @@ def report(
             help="Of one image: `archiver verify --decode` and `archiver restore --json` measure it.",
         ),
     ] = None,
+    decode_machine: Annotated[
+        str, typer.Option(metavar="NAME", help="What --decode-seconds are priced as: cpu, or as --gpu.")
+    ] = "cpu",
     archive_option: ArchiveOptions = None,
     as_json: AsJson = False,
 ) -> None:
@@ -62,6 +65,7 @@ def report(
         gpu,
         years,
         decode_seconds,
+        decode_machine,
     )
     if as_json:
         about = {"date": loaded.date, "region": loaded.region, "currency": loaded.currency}

@@ -1,6 +1,7 @@
 """`archiver export` and `archiver decode`: one image out of an archive as a tiny file, and such a file as a PNG."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -92,17 +93,16 @@ def _codec(spec_id: str, archive: str | None, options: list[str] | None) -> "tup
         opened = open_archive(location(archive, options))
         spec = opened.spec(spec_id)
         return spec, load_codec(spec, fetch_weights(opened, spec, default_cache()), "cpu")
-    from archiver.presets import PRESETS, find_preset
+    from archiver.presets import PRESETS
     from archiver.weights import complete, imports, local_weights
 
-    presets = [preset for preset in PRESETS if not preset.imported]
-    presets += [complete(find_preset(found.preset)) for found in imports()]
-    for preset in presets:
-        if preset.spec.id == spec_id:
+    imported = {found.preset: found.weights for found in imports()}
+    for preset in PRESETS:
+        spec = replace(preset.spec, weights=imported.get(preset.name, preset.spec.weights))
+        if spec.id == spec_id:
+            complete(preset)
             weights = local_weights()
-            return preset.spec, load_codec(
-                preset.spec, {sha256: weights[sha256] for sha256 in preset.spec.weights}, "cpu"
-            )
+            return spec, load_codec(spec, {sha256: weights[sha256] for sha256 in spec.weights}, "cpu")
     raise ValueError(f"spec {spec_id} is of no preset of this program: name the archive with --archive")
 
 

@@ -98,6 +98,8 @@ def test_conditions_limits_and_keys(url: str) -> None:
     assert len(archive.failures()) == 0
     with pytest.raises(ValueError, match="colour"):
         archive.select("colour = 'red'")
+    with pytest.raises(ValueError, match=r"keys 'c\.jpg', expected several"):
+        archive.select(keys="c.jpg")
 
 
 def test_there_must_be_an_archive(tmp_path: Path) -> None:
@@ -126,14 +128,19 @@ def test_a_selection_travels_to_other_processes(url: str, tmp_path: Path) -> Non
     assert there == ["12", key, image.tobytes().hex(), "False", "False"]
 
 
-def test_a_dataloader_takes_it(url: str) -> None:
+@pytest.mark.parametrize("context", [None, "fork", "spawn"])
+def test_a_dataloader_takes_it(url: str, context: str | None) -> None:
+    """In this process; and in workers, though this process has opened the archive and decoded some of it."""
     from torch.utils.data import DataLoader  # a test's import, not the package's
 
     selection = archiver.open(url).select()
+    assert selection[0][0] == ORDERED[0]
     loader: DataLoader[Picture] = DataLoader(
         selection,  # type: ignore[arg-type]  # no base class of torch's is asked for at run time
         batch_size=5,
         collate_fn=list,
+        num_workers=0 if context is None else 2,
+        multiprocessing_context=context,
     )
     batches = list(loader)
     assert [len(batch) for batch in batches] == [5, 5, 2]
@@ -151,6 +158,8 @@ def test_lost_images_are_named_after_the_others_were_given(tmp_path: Path) -> No
         given.extend(selection.restore())
     assert sorted(key for key, _ in given) == ORDERED[4:]
     assert [key for key, _ in raised.value.lost] == ORDERED[:4]
+    travelled = pickle.loads(pickle.dumps(raised.value))
+    assert (str(travelled), travelled.lost) == (str(raised.value), raised.value.lost)
     with pytest.raises(LostImages):
         selection[0]
     assert selection[4][0] == ORDERED[4]

@@ -63,8 +63,8 @@ def test_a_bill_worked_out_by_hand() -> None:
     assert _dollars(lines, "keep originals", "year") == pytest.approx(0.000004 + 0.087890625)
     assert _dollars(lines, "encode", "once") == pytest.approx(0.0004 + 0.5132 + 0.000005)
     assert _dollars(lines, "keep archive", "month") == pytest.approx(0.0000224609375)
-    assert _dollars(lines, "restore", "year") == pytest.approx(0.000012 + 0.0005132 + 0.00087890625)
-    assert _dollars(lines, "restore", "image") == pytest.approx((0.000012 + 0.0005132 + 0.00087890625) / 10)
+    assert _dollars(lines, "restore", "year") == pytest.approx(0.000016 + 0.0005132 + 0.00087890625)
+    assert _dollars(lines, "restore", "image") == pytest.approx((0.000016 + 0.0005132 + 0.00087890625) / 10)
 
 
 def test_every_line_is_quantity_times_unit_price() -> None:
@@ -100,11 +100,20 @@ def test_deep_archive_adds_an_index_to_every_object() -> None:
 
 
 def test_sleeping_parts_are_restored_whole_and_only_once() -> None:
-    """10 images a year from one part: 1 restore request, and its 1 MiB retrieved; 30 GETs."""
+    """10 images a year from one part: 1 restore request, and its 1 MiB retrieved; 40 GETs."""
     lines = cost_lines(LARGE, load_prices(), archive_class="DEEP_ARCHIVE")
     assert _only(lines, "restore", "10 images: restore requests").quantity == 0.001
     assert _only(lines, "restore", "10 images: retrieval").quantity == 1 / 1024
-    assert _only(lines, "restore", "10 images: GET").quantity == 0.03
+    assert _only(lines, "restore", "10 images: GET").quantity == 0.04
+
+
+def test_images_that_are_each_read_alone_are_each_retrieved() -> None:
+    """10 images from one part of 1 MiB: ten times 400,000 bytes; from one of 1,000 bytes, ten times that."""
+    lines = cost_lines(LARGE, load_prices(), archive_class="GLACIER_IR")
+    assert _only(lines, "restore", "10 images: retrieval").quantity == pytest.approx(10 * 400_000 / 2**30)
+    tiny = replace(LARGE, archive=(Objects.of("parts", [1000]),))
+    lines = cost_lines(tiny, load_prices(), archive_class="GLACIER_IR")
+    assert _only(lines, "restore", "10 images: retrieval").quantity == pytest.approx(10 * 1000 / 2**30)
 
 
 def test_only_parts_leave_the_standard_class() -> None:
@@ -130,7 +139,7 @@ def test_originals_of_failures_stay_where_they_are() -> None:
 
 
 def test_originals_that_cost_more_than_encoding_pay_back() -> None:
-    """Once 0.513605; saved a month 2.24609375 + 0.087894625/12 - 0.0000224609375 - 0.00140410625/12: month 1.
+    """Once 0.513605; saved a month 2.24609375 + 0.087894625/12 - 0.0000224609375 - 0.00140810625/12: month 1.
 
     Ten times the encoding, a hundredth of the originals: 5.132405 / (0.022535 - 0.000139) is 229.2 months.
     """
@@ -139,7 +148,7 @@ def test_originals_that_cost_more_than_encoding_pay_back() -> None:
     assert judged.break_even_month == 1
     assert judged.sentence.startswith("Pays back in month 1: $0.514 once, $2.25 saved a month.")
     assert judged.originals_dollars == pytest.approx(60 * 2.24609375 + 5 * 0.087894625)
-    assert judged.archive_dollars == pytest.approx(0.513605 + 60 * 0.0000224609375 + 5 * 0.00140410625)
+    assert judged.archive_dollars == pytest.approx(0.513605 + 60 * 0.0000224609375 + 5 * 0.00140810625)
     assert judged.encode_once.per_image == pytest.approx(0.000513605)
     assert judged.encode_once.per_source_byte == pytest.approx(0.513605 / (1000 * 100 * 2**20))
 

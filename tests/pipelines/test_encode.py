@@ -387,3 +387,14 @@ def test_a_damaged_summary_of_an_old_run_does_not_stand_in_the_way(job: EncodeJo
     assert later is not None
     assert vouched.items() <= Archive(job.archive).summary(later).objects.items()
     assert run(job)[1].runs == ()
+
+
+def test_a_damaged_log_is_one_line_that_names_verify(job: EncodeJob) -> None:
+    fill(job.source, 2)
+    run(job)
+    store = connect(job.archive)
+    last = max(entry.path for entry in store.list("images/_delta_log") if entry.path.endswith(".json"))
+    store.write(last, b'{"garbage')
+    for attempt in (lambda: run(job), lambda: estimate(job, load_toy)):
+        with pytest.raises(ValueError, match=r"the log of .* cannot be read .*archiver verify"):
+            attempt()

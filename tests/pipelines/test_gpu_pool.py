@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.gpu_pool import RayPool, open_pool
-from pipelines.pool import GIVE_UP_AFTER, Attempt, Done, GivenUp, InlinePool, Pool, Queue
+from pipelines.pool import GIVE_UP_AFTER, Attempt, Done, GivenUp, InlinePool, Pool, Queue, workers_here
 
 
 @dataclass(frozen=True)
@@ -190,6 +190,19 @@ def test_workers_are_kept_from_one_run_to_the_next(journal: Path, ray_cluster: s
     assert {worked.process for worked in first} == {worked.process for worked in second}
 
 
+@pytest.mark.parametrize("gpu", [False, True])
+def test_workers_for_whom_the_cluster_has_no_room_hold_nothing_up(
+    journal: Path, ray_cluster: str, gpu: bool
+) -> None:
+    with open_pool(partial(start, journal), 40, gpu=gpu) as pool:
+        done, given_up = run_all(pool, jobs(60))
+        assert (numbers_of(done), given_up) == (list(range(240)), [])
+        assert 1 <= len({worked.process for worked in done}) < 40
+        stopping = threading.Event()
+        stopping.set()
+        assert run_all(pool, jobs(60), stopping) == ([], [])
+
+
 def test_a_poison_image_kills_its_workers_and_nothing_else(journal: Path, ray_cluster: str) -> None:
     with ray_pool(journal) as pool:
         done, given_up = run_all(pool, jobs(8, special={13: KILLS, 22: RAISES}))
@@ -230,7 +243,7 @@ def test_a_worker_that_hangs_is_killed_and_its_image_found(journal: Path, ray_cl
 
 def test_workers_that_cannot_start_are_an_error_and_not_failures_of_images(ray_cluster: str) -> None:
     pool: RayPool[Numbers, Worked] = RayPool(start_nothing, 1, pinned=False)
-    with pytest.raises(RuntimeError, match=r"3 workers in a row.*weights of another codec"):
+    with pytest.raises(ChildProcessError, match=r"3 workers in a row.*weights of another codec"):
         run_all(pool, jobs(3))
     pool.close()
 
@@ -244,3 +257,12 @@ def test_told_to_stop_it_finishes_only_what_has_been_handed_out(journal: Path, r
         done += outcomes
     assert 1 <= len(done) <= 4
     assert len(begun(journal)) == len(done)
+
+
+def test_this_machine_has_a_worker_for_each_core_or_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert workers_here("cpu") == os.cpu_count()
+    monkeypatch.setattr("pipelines.pool.glob", lambda pattern: ["/dev/nvidia0", "/dev/nvidia1"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert workers_here("cuda:0") == 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert workers_here("cuda:0") == 1

@@ -14,6 +14,7 @@ from manifests.records import Record
 from manifests.storage import locate
 from pipelines.prices import load_prices
 from pipelines.report import report
+from pipelines.select import select
 from tests.archives import SPEC, begin, build, encoded, small_pictures, write
 
 KEYS = ["a.jpg", "ä.jpg", "c.jpg"]
@@ -67,6 +68,45 @@ def test_decoding_is_unknown_until_it_was_measured(archive: Archive) -> None:
     assert "seconds of decoding" in report(archive, load_prices()).verdict.left_out
     found = report(archive, load_prices(), decode_seconds=0.25)
     assert found.verdict.left_out == ()
+
+
+def test_decoding_is_priced_as_the_machine_that_it_was_measured_on(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever machine has encoded: `verify --decode` measures cores."""
+    monkeypatch.setattr("pipelines.report._encode_seconds", lambda archive: {"cuda": 7200.0})
+
+    def unit(what: str, **more: object) -> str:
+        lines = report(archive, load_prices(), decode_seconds=0.25, **more).lines  # type: ignore[arg-type]
+        (found,) = {line.unit for line in lines if line.what.endswith(what)}
+        return found
+
+    assert (unit("encode"), unit("decode")) == ("L4 hour", "core hour")
+    assert unit("decode", decode_machine="L4") == "L4 hour"
+    for wrong in ({"decode_machine": "FOO"}, {"gpu": "FOO"}):
+        with pytest.raises(ValueError, match="machine 'FOO', expected one of"):
+            unit("decode", **wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"years": float("inf")}, {"decode_seconds": float("nan")}])
+def test_endless_numbers_are_refused(archive: Archive, wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="expected a number from 0 up"):
+        report(archive, load_prices(), **wrong)  # type: ignore[arg-type]
+
+
+def test_strays_among_runs_and_specs_are_no_obstacle(archive: Archive) -> None:
+    """Such as file managers leave behind."""
+    before = report(archive, load_prices()), select(archive).to_pylist(), archive.runs()
+    for path in (
+        "runs/.DS_Store",
+        "specs/.DS_Store",
+        "specs/old/0.json",
+        f"runs/{next(iter(archive.runs()))}/x/y",
+    ):
+        archive.store.write(path, b"x")
+    after = report(archive, load_prices()), select(archive).to_pylist(), archive.runs()
+    assert (after[0].encode_seconds, *after[1:]) == (before[0].encode_seconds, *before[1:])
+    assert list(archive.specs()) == [SPEC.id]
 
 
 def test_an_empty_archive_has_a_report(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Named, complete codec settings: one table, best default first in its family."""
+"""Named, complete codec settings: one table."""
 
 from dataclasses import dataclass
 
@@ -127,7 +127,7 @@ PRESETS: tuple[Preset, ...] = (
         summary="AV1 at full size: a good picture, looked at closely",
     ),
     *_layered(
-        "0.012", 4, 1, (145, 195), "a tiny base, redrawn: layout and colours are true, surfaces are invented"
+        "0.012", 4, 1, (145, 200), "a tiny base, redrawn: layout and colours are true, surfaces are invented"
     ),
     *_layered(
         "0.03", 2, 4, (90, 109), "sharp where avif-0.03 is a blur; fine textures and letters are invented"
@@ -158,7 +158,7 @@ PRESETS: tuple[Preset, ...] = (
 )
 
 # The smallest of which one would say "the picture": what it keeps is sharp, and where it was, though textures are
-# redrawn. It needs no network and no GPU.
+# redrawn. It needs no GPU, and no weights but those that come with the program.
 DEFAULT = "layered-0.06"
 
 

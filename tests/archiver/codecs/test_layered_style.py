@@ -14,7 +14,7 @@ from archiver.codecs.layered_base import join, split
 from archiver.codecs.layered_drawing import draw
 from archiver.codecs.layered_shape import style_count
 from archiver.codecs.layered_side import Side, Styles
-from archiver.codecs.layered_style import LEAST, MOST_WINDOWS, WINDOW, places
+from archiver.codecs.layered_style import LEAST, MOST_WINDOWS, WINDOW, places, ruled
 from archiver.perception.dists import DISTS
 from archiver.perception.lpips import LPIPS
 from archiver.presets import find_preset
@@ -71,6 +71,33 @@ def test_a_style_brings_photographs_nearer_for_few_bytes(codec: LayeredCodec) ->
 def _distance(judge: torch.nn.Module, first_hwc: np.ndarray, second_hwc: np.ndarray) -> float:
     unit = (torch.from_numpy(x.copy()).permute(2, 0, 1)[None].float() / 255 for x in (first_hwc, second_hwc))
     return float(judge(*(x if isinstance(judge, DISTS) else 2 * x - 1 for x in unit)))
+
+
+def test_lines_count_and_textures_and_shades_do_not() -> None:
+    noise = torch.randn(2, 3, 256, 256, generator=torch.Generator().manual_seed(0)) / 4
+    target = torch.zeros_like(noise)
+    line = target.clone()
+    line[:, :, 100] = 0.1
+    assert float(ruled(line, target)) == pytest.approx(2 * 0.1**2 / 255)
+    assert float(ruled(line, target)) == pytest.approx(float(ruled(line.mT, target)))
+    assert float(ruled(line, line)) == 0
+    shade = torch.linspace(-0.5, 0.5, 256).expand_as(target)
+    assert float(ruled(shade, target)) < float(ruled(line, target)) / 4
+    assert float(ruled(noise - noise.mean((2, 3), keepdim=True), target)) < 2 * (1 / 4) ** 2 / 256
+
+
+def test_descent_minds_lines_over_small_bases(monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = load_preset("layered-0.012-slow")
+    assert isinstance(codec, LayeredCodec)
+    hasty, pixels_hwc, found = replace(codec, style_steps=4), photographs()[0][64:224, 64:256], []
+    for weight in (0.0, 1e5):
+        monkeypatch.setitem(layered_style.RULED_WEIGHT, 4, weight)
+        decoded = decode_one(codec, encode_one(hasty, pixels_hwc))
+        made, target = (
+            torch.from_numpy(x.copy()).permute(2, 0, 1)[None] / 127.5 for x in (decoded, pixels_hwc)
+        )
+        found.append(float(ruled(made, target)))
+    assert found[1] < 0.95 * found[0]
 
 
 def test_a_style_of_zeros_is_kept_where_descent_leads_away(

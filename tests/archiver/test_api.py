@@ -139,7 +139,7 @@ def test_a_dataloader_takes_it(url: str, context: str | None) -> None:
         selection,  # type: ignore[arg-type]  # no base class of torch's is asked for at run time
         batch_size=5,
         collate_fn=list,
-        num_workers=0 if context is None else 2,
+        num_workers=0 if context is None else 1,
         multiprocessing_context=context,
     )
     batches = list(loader)

@@ -66,8 +66,8 @@ class OpenArchive:
     ) -> "Selection":
         """The images for which an SQL condition holds, in ascending order of their keys.
 
-        Conditions see key, caption, width, height, source_bytes, mtime, bitstream_bytes, bpp, codec and run.
-        ValueError for one that is not SQL.
+        Conditions see key, caption, width, height, source_bytes, mtime, bitstream_bytes, bpp, codec, spec, run and
+        notes. ValueError for one that is not SQL.
         """
         from pipelines.select import open_archive, select
 
@@ -93,9 +93,7 @@ class Selection:
 
     archive: OpenArchive
     table: "pa.Table"  # one row an image: key, caption, width, height, ...; no pixels
-    parts: "Mapping[str, Part]" = field(
-        repr=False, compare=False
-    )  # of the archive as it was when selected from
+    parts: "Mapping[str, Part]" = field(repr=False, compare=False)  # of the archive as it was then
     _opened: "_Opened" = field(default_factory=lambda: _Opened(), repr=False, compare=False)
 
     def __len__(self) -> int:

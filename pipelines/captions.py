@@ -65,12 +65,7 @@ class SidecarCaptions:
     def caption(self, key: str, planned: str | None, pixels_hwc: Pixels) -> str | None:
         for suffix, text_of in ((".txt", str), (".json", _member)):
             path = splitext(key)[0] + suffix
-            try:
-                content = read_beside(self._store, path)
-            except (ConnectionError, TimeoutError):
-                raise  # says nothing of this caption
-            except OSError as error:
-                raise BadCaption(f"{path}: {error}") from error
+            content = read_beside(self._store, path, BadCaption)
             if content is None:
                 continue
             if len(content) > MOST_BYTES:

@@ -35,13 +35,18 @@ class Patient:
         return self._store.read(path)
 
 
-def read_beside(source: Readable, path: str) -> bytes | None:
-    """What lies beside an image under that name; None where nothing does, or can."""
+def read_beside(source: Readable, path: str, refused: type[ValueError]) -> bytes | None:
+    """What lies beside an image under that name; None where nothing does, or can.
+
+    `refused`, with a line that says why, where it may not be read; OSError where the store does not answer.
+    """
     try:
         return source.read(path)
+    except (ConnectionError, TimeoutError):
+        raise
     except FileNotFoundError:
         return None
     except OSError as error:
-        if error.errno not in NO_SUCH_NAME:
-            raise
-        return None
+        if error.errno in NO_SUCH_NAME:
+            return None
+        raise refused(f"{path}: {error}") from error

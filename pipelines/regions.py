@@ -88,12 +88,7 @@ class Masks:
 
     def labels(self, key: str, boxes: str | None, pixels_hwc: Pixels) -> Labels | None:
         path = splitext(key)[0] + MASK_SUFFIX
-        try:
-            content = read_beside(self._store, path)
-        except (ConnectionError, TimeoutError):
-            raise  # says nothing of this mask
-        except OSError as error:
-            raise BadRegions(f"{path}: {error}") from error
+        content = read_beside(self._store, path, BadRegions)
         if content is None:
             return None
         try:

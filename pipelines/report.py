@@ -83,7 +83,7 @@ def report(
         decode_seconds=decode_seconds,
         restored_bytes=None,
     )
-    machine_price(prices, gpu)
+    machine_price(prices, gpu)  # also where nothing ran on one
     lines = cost_lines(holdings, prices, restored_per_year, source_class, archive_class, decode_machine)
     archive_bytes = sum(kind.size_bytes for kind in objects)
     pixels, source_bytes = images["pixels"], images["source_bytes"]

@@ -37,8 +37,8 @@ RATE, BETAS = 1.2, (0.8, 0.95)  # Adam's, in numbers of a style; the rate falls 
 # DISTS by 0.014, not by 0.018 (six photographs at 0.03 bits a pixel, 32 numbers, four windows; 8 and 12 steps, the
 # latter with 3, 2 and 8).
 L1, LPIPS_WEIGHT, DISTS_WEIGHT = 3.0, 1.5, 10.0
-# And, by the base's scale, what `ruled` counts: a style that is found for features alone may draw lines over large
-# parts of a picture from a base at 1/4; LPIPS and DISTS hardly mind them (the model card).
+# And, by the base's scale, what `ruled` counts: over a base at 1/4, a style that is found for features alone may draw
+# lines, which LPIPS and DISTS do not mind (measured for 1/4, in the model card; 1/8 is taken to be like it).
 RULED_WEIGHT = {2: 0.0, 4: 400.0, 8: 400.0}
 
 
@@ -114,9 +114,9 @@ class Judges:
 
 
 def ruled(made: Tensor, target: Tensor) -> Tensor:
-    """Mean square of how the means of neighbouring rows, and of columns, of windows differ otherwise than they should.
+    """How the means of neighbouring rows, and of columns, differ otherwise than they should: a mean square, >= 0.
 
-    Lines along a window are all that shows in it: what goes up and down within a row cancels out.
+    Of (B, 3, H, W) in [-1, 1]. Lines along a window are all that shows: what goes up and down within one cancels out.
     """
     error = (made - target).mean(1)
     return error.mean(1).diff().square().mean() + error.mean(2).diff().square().mean()

@@ -232,8 +232,8 @@ def _summary(job: "EncodeJob", changes: "Changes | None", finished: "Finished") 
     if failed := finished.failures - len(finished.kept):
         lines.append(f"{count_text(failed, 'image')} failed; see: archiver failures {job.archive}")
     if finished.kept:
-        count = count_text(len(finished.kept), "image")
-        lines.append(f"{count} changed at the source, and failed; what the archive had of them stays:")
+        count, them = count_text(len(finished.kept), "image"), "it" if len(finished.kept) == 1 else "them"
+        lines.append(f"{count} changed at the source, and failed; what the archive had of {them} stays:")
         lines += [f"  {key}: {why}" for key, why in list(finished.kept.items())[:MOST_KEPT]]
         if len(finished.kept) > MOST_KEPT:
             lines.append("  ...")

@@ -7,7 +7,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from archiver.commands.options import AsJson, location, named_values
-from archiver.console import print_json_lines, say, stderr
+from archiver.console import one_line, print_json_lines, say, stderr
 
 
 def train(
@@ -38,11 +38,12 @@ def train(
     from archiver.training.recipe import export, start
     from archiver.training.recipes import find_recipe
 
-    devices = ["cpu"]
-    if count := torch.cuda.device_count():
-        devices += ["cuda", *(f"cuda:{number}" for number in range(count))]
-    if device not in devices:
-        raise ValueError(f"--device {device!r}, this machine has: {', '.join(devices)}")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without CUDA
+        raise ValueError(
+            f"--device {device!r}: {one_line(str(error))}; expected one of this machine's, as cpu"
+        ) from error
     if threads is not None:
         torch.set_num_threads(threads)
     chosen = find_recipe(recipe)

@@ -89,9 +89,10 @@ def test_wrong_input_is_one_line_that_says_what_was_expected(
     assert refuse("ls", "s3://bucket/x", "--archive-option", "colour=red").startswith(
         "archiver ls: S3 option 'colour', expected one of key, secret, "
     )
-    assert refuse("train", "layered", source, "--out", tmp_path / "out", "--device", "foo").startswith(
-        "archiver train: --device 'foo', this machine has: cpu"
-    )
+    for device in ("foo", "cuda:99"):
+        told = refuse("train", "layered", source, "--out", tmp_path / "out", "--device", device)
+        assert told.startswith(f"archiver train: --device '{device}': ")
+        assert told.endswith("; expected one of this machine's, as cpu")
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
 
+import aiohttp
 import pytest
 from botocore.exceptions import ClientError
+from multidict import CIMultiDict, CIMultiDictProxy
 from s3fs import S3FileSystem
 from s3fs.errors import translate_boto_error
+from yarl import URL
 
+from manifests.other import _os_errors
 from manifests.storage import Store, connect, locate
 from tests.careless_s3 import Faults, careless_s3
 from tests.servers import free_port
@@ -98,3 +102,21 @@ def test_replies_that_say_nothing_of_the_object_are_connection_errors(code: str,
         with answer, pytest.raises(ConnectionError, match=r"s3://bucket/x/a: .*told"):
             store.read("a")
         assert store.read("a") == b"1"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (401, PermissionError),
+        (403, PermissionError),
+        (410, OSError),
+        (429, ConnectionError),
+        (503, ConnectionError),
+    ],
+)
+def test_so_are_those_of_web_servers(status: int, kind: type[OSError]) -> None:
+    place = locate("https://example.org/pictures")
+    request = aiohttp.RequestInfo(URL(place.url), "GET", CIMultiDictProxy(CIMultiDict()), URL(place.url))
+    with pytest.raises(OSError, match=f"{status} told") as raised, _os_errors(place):
+        raise aiohttp.ClientResponseError(request, (), status=status, message="told")
+    assert type(raised.value) is kind

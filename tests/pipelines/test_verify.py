@@ -10,12 +10,13 @@ import pytest
 from archiver.codecs import load_codec
 from manifests.archive import Archive
 from manifests.commit import commit
+from manifests.local import LocalStore
 from manifests.part import Origin, describe, table_of, to_parquet
 from manifests.plan import Shard
 from manifests.records import CodecSpec, Record
 from manifests.storage import Location, locate
 from pipelines.verify import Checked, Finding, verify
-from tests.archives import begin, build, encoded, small_pictures, summarise, write
+from tests.archives import SPEC, begin, build, encoded, small_pictures, summarise, write
 
 KEYS = [f"{place:02d}.jpg" for place in range(12)]
 
@@ -48,6 +49,21 @@ def flip(archive: Archive, path: str, place: int, bit: int = 0) -> None:
 
 def part_paths(archive: Archive) -> list[str]:
     return sorted(f"images/{path}" for path in archive.parts)
+
+
+def test_a_spec_that_comes_while_it_checks_is_not_missing(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another `encode` may write one after the listing; none that was never there is taken for such."""
+    listed = LocalStore.list
+    monkeypatch.setattr(
+        LocalStore,
+        "list",
+        lambda store, prefix="": (e for e in listed(store, prefix) if not e.path.startswith("specs/")),
+    )
+    assert harm(archive.location) == {}
+    archive.store.delete(f"specs/{SPEC.id}.json")
+    assert harm(archive.location) == {f"specs/{SPEC.id}.json": "missing"}
 
 
 def test_a_whole_archive_gives_no_findings(archive: Archive) -> None:

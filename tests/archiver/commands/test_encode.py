@@ -36,6 +36,26 @@ def test_encode_says_what_it_did(source: Path, tmp_path: Path) -> None:
     assert out == "Nothing to do.\n  4 images in the archive already\n  4 other files left out\n"
 
 
+def test_images_of_files_that_have_changed_and_fail_are_named_and_stay(source: Path, tmp_path: Path) -> None:
+    words = ("encode", source, tmp_path / "archive", "--workers", 0, "--codec", "avif-0.01")
+    run(*words)
+    key = next(iter(CAPTIONS))
+    (source / key).write_bytes(b"no image")
+    result = run(*words)
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert result.stdout.splitlines()[1:] == [
+        "1 image changed at the source, and failed; what the archive had of it stays:",
+        f"  {key}: not an image: 8 bytes of no known format",
+        "  1 image changed at the source",
+        "  3 images in the archive already",
+        "  4 other files left out",
+    ]
+    assert json.loads(run(*words, "--json").stdout)["kept"] == {
+        key: "not an image: 8 bytes of no known format"
+    }
+    assert key in succeed("ls", tmp_path / "archive", "--json")
+
+
 def test_encode_as_json_is_one_document(source: Path, tmp_path: Path) -> None:
     result = run("encode", source, tmp_path / "archive", "--workers", 0, "--json", "--codec", "avif-0.01")
     assert (result.exit_code, result.stderr) == (1, "")

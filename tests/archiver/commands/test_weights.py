@@ -123,6 +123,9 @@ def test_weights_can_lie_elsewhere_and_are_missed_when_they_are_gone(
     assert complaint.endswith(f"{first}.safetensors is gone; import it again: {NEEDS}")
     assert not (tmp_path / "archive").exists()
     assert " gone " in succeed("weights", "ls")
+    succeed("encode", source, tmp_path / "other", "--codec", "avif-0.1", "--workers", 0)
+    succeed("export", tmp_path / "other", "dog.png", tmp_path / "a.arc")
+    succeed("decode", tmp_path / "a.arc", tmp_path / "a.png")  # which is of another preset
     (user / f"{PRESET}.json").write_text("{}", encoding="utf-8")
     assert "is no record of an import" in refuse("weights", "ls")
 

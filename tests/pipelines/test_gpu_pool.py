@@ -42,8 +42,14 @@ class Worked:
 KILLS, RAISES, UNREACHABLE, HANGS = -1, -2, -3, -4
 
 
-def start(journal: Path, device: str) -> Callable[[Numbers], Worked]:
-    """A worker that notes each job that it begins."""
+def start(journal: Path, device: str, together: int = 1) -> Callable[[Numbers], Worked]:
+    """A worker that notes each job that it begins, and starts once as many as `together` have begun to."""
+    starts = journal.with_name("starts")
+    with starts.open("a") as file:
+        file.write("x")
+    patient_until = time.monotonic() + 60
+    while starts.stat().st_size < together and time.monotonic() < patient_until:
+        time.sleep(0.01)
 
     def work(job: Numbers) -> Worked:
         with journal.open("a") as file:
@@ -151,7 +157,8 @@ def test_no_workers_is_this_process(journal: Path) -> None:
 def ray_pool(
     journal: Path, size: int = 2, pinned: bool = False, stall: float = 60
 ) -> Iterator[RayPool[Numbers, Worked]]:
-    pool: RayPool[Numbers, Worked] = RayPool(partial(start, journal), size, pinned, stall)
+    work = partial(start, journal, together=size)
+    pool: RayPool[Numbers, Worked] = RayPool(work, size, pinned, stall)
     try:
         yield pool
     finally:
@@ -159,7 +166,7 @@ def ray_pool(
 
 
 def test_gpu_workers_are_pinned_to_one_gpu_each(journal: Path, ray_cluster: str) -> None:
-    with open_pool(partial(start, journal), workers=None, gpu=True) as pool:
+    with open_pool(partial(start, journal, together=2), workers=None, gpu=True) as pool:
         done, _ = run_all(pool, jobs(20))
     assert numbers_of(done) == list(range(80))
     assert len({worked.process for worked in done}) == 2
@@ -168,7 +175,7 @@ def test_gpu_workers_are_pinned_to_one_gpu_each(journal: Path, ray_cluster: str)
 
 
 def test_cpu_workers_see_no_gpu_and_run_one_thread(journal: Path, ray_cluster: str) -> None:
-    with open_pool(partial(start, journal), workers=2, gpu=False) as pool:
+    with open_pool(partial(start, journal, together=2), workers=2, gpu=False) as pool:
         done, _ = run_all(pool, jobs(20))
     assert len({worked.process for worked in done}) == 2
     assert {(worked.gpus, worked.threads, worked.device) for worked in done} == {("", "1", "cpu")}
@@ -187,7 +194,9 @@ def test_workers_are_kept_from_one_run_to_the_next(journal: Path, ray_cluster: s
     with ray_pool(journal) as pool:
         first, _ = run_all(pool, jobs(10))
         second, _ = run_all(pool, jobs(10))
-    assert {worked.process for worked in first} == {worked.process for worked in second}
+    processes = {worked.process for worked in first}
+    assert len(processes) == 2
+    assert {worked.process for worked in second} == processes
 
 
 @pytest.mark.parametrize("gpu", [False, True])

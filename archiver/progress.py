@@ -37,6 +37,10 @@ class Meter:
     ) -> None:
         self._progress.stop()
 
+    def name(self, verb: str) -> None:
+        """What is being done from here on."""
+        self._progress.update(self._task, description=verb)
+
     def begin(self, done: int, total: int) -> None:
         """Rates are those from here on."""
         self._began = time.monotonic(), done

@@ -1,5 +1,7 @@
 """`archiver evaluate`: what presets cost and look like, beside conventional codecs at equal bytes."""
 
+import errno
+import os
 import tempfile
 from enum import StrEnum
 from pathlib import Path
@@ -7,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archiver.commands.options import AsJson, location
+from archiver.commands.options import FOUND, AsJson, location
 from archiver.console import Column, count_text, print_json, print_table, say
 from archiver.presets import DEFAULT, find_preset
 from archiver.progress import Meter
@@ -52,7 +54,7 @@ def evaluate(
         Path | None, typer.Option(metavar="FILE", help="Write plots, tables and pictures as one page.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="So many pictures, evenly spaced.")
+        int | None, typer.Option(min=1, metavar="N", help="So many pictures at most, evenly spaced.")
     ] = None,
     inception: Annotated[
         Path | None,
@@ -60,16 +62,24 @@ def evaluate(
     ] = None,
     keep: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Keep archives and reconstructions there: a new folder."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Keep archives and reconstructions there; broken off, the same command goes on from them.",
+        ),
     ] = None,
     source_option: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="How to reach the source. Repeatable.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure presets on the pictures below SOURCE: real bytes, quality, speed, against AVIF and others."""
+    """Measure presets on the pictures below SOURCE: real bytes, quality, speed, against AVIF and others.
+
+    Pictures of many megapixels take minutes each, for every codec and baseline: see --limit.
+    """
     from archiver.evaluation.run import EvaluationJob
 
+    if html is not None:
+        _check_writable(html)
     with tempfile.TemporaryDirectory(prefix="archiver-evaluate-") as folder:
         job = EvaluationJob(
             source=location(source, source_option, "--source-option"),
@@ -81,16 +91,31 @@ def evaluate(
             captions=captions.value,
         )
         evaluation = _evaluated(job)
-    if html is not None:
-        from archiver.evaluation.html import page
-
-        html.write_text(page(evaluation), encoding="utf-8")
     if as_json:
         from archiver.evaluation.report import to_json
 
         print_json(to_json(evaluation))
     else:
-        _show(evaluation, html)
+        _show(evaluation)
+    if html is not None:
+        from archiver.evaluation.html import page
+
+        html.write_text(page(evaluation), encoding="utf-8")
+        if not as_json:
+            say(f"Plots, tables and pictures: {html}")
+    if evaluation.failed:
+        raise typer.Exit(FOUND)
+
+
+def _check_writable(file: Path) -> None:
+    """Before the work, not after it."""
+    if file.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    if not os.access(file if file.exists() else folder, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
 
 
 def _evaluated(job: "EvaluationJob") -> "Evaluation":
@@ -100,11 +125,12 @@ def _evaluated(job: "EvaluationJob") -> "Evaluation":
         for event in evaluate(job):
             if not isinstance(event, Progress):
                 return event
+            meter.name(f"Evaluating: {event.phase}")
             meter.show(event.done, event.total)
     raise AssertionError("an evaluation without its end")
 
 
-def _show(evaluation: "Evaluation", html: Path | None) -> None:
+def _show(evaluation: "Evaluation") -> None:
     from archiver.evaluation.baselines import TITLES
     from archiver.evaluation.metrics import METRICS
 
@@ -125,5 +151,3 @@ def _show(evaluation: "Evaluation", html: Path | None) -> None:
     print_table(columns, rows)
     for key, why in evaluation.left_out.items():
         say(f"left out: {key}: {why}")
-    if html is not None:
-        say(f"Plots, tables and pictures: {html}")

@@ -24,6 +24,7 @@ Name = Literal["avif", "jxl", "webp", "jpeg"]
 TITLES: dict[Name, str] = {"avif": "AVIF", "jxl": "JPEG XL", "webp": "WebP", "jpeg": "JPEG"}
 SCALES = (1, 2, 4, 8)
 TOLERANCE = 1.02
+AHEAD = 3  # qualities: a file may be smaller than that of the quality below
 RIFF_HEADERS = 20  # "RIFF", size, "WEBP", "VP8 ", size
 
 
@@ -65,7 +66,7 @@ class Matcher:
         for scale in scales:
             quality = self._largest(codec, scale, limit)
             if quality is None:
-                smallest.append((self._bytes(codec, scale, 0), scale, 0))
+                smallest += [(self._bytes(codec, scale, low), scale, low) for low in range(AHEAD + 1)]
             else:
                 fitting.append((self._bytes(codec, scale, quality), scale, quality))
         if not fitting:
@@ -80,15 +81,17 @@ class Matcher:
         return min(found, key=lambda match: self._distance(self._original_hwc, match.decoded_hwc))
 
     def _largest(self, codec: Conventional, scale: int, limit: int) -> int | None:
-        """The highest quality, as bisection finds it, whose file has at most `limit` bytes."""
-        if self._bytes(codec, scale, 0) > limit:
-            return None
-        low, high = 0, codec.best + 1  # low fits, high does not
+        """The highest quality whose file has at most `limit` bytes, as bisection and AHEAD steps beyond find it."""
+
+        def fits(quality: int) -> bool:
+            return self._bytes(codec, scale, quality) <= limit
+
+        low, high = -1, codec.best + 1  # low fits, high does not
         while high - low > 1:
             middle = (low + high) // 2
-            fits = self._bytes(codec, scale, middle) <= limit
-            low, high = (middle, high) if fits else (low, middle)
-        return low
+            low, high = (middle, high) if fits(middle) else (low, middle)
+        beyond = (quality for quality in range(min(high + AHEAD, codec.best), low, -1) if fits(quality))
+        return next(beyond, low if low >= 0 else None)
 
     def _bytes(self, codec: Conventional, scale: int, quality: int) -> int:
         return len(self._file(codec, scale, quality)) - codec.not_counted

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+LEAST_SHARE = 0.1  # less would say much of little
 STEPS = 1000  # of the numeric integral
 
 
@@ -28,20 +29,24 @@ class BDRate:
 def bd_rate(
     anchor_bpp: Sequence[float], anchor: Sequence[float], bpp: Sequence[float], quality: Sequence[float]
 ) -> BDRate | None:
-    """None where the curves share no range of qualities.
+    """None where the curves share less than LEAST_SHARE of the narrower one's range of qualities.
 
-    Quality may rise or fall with the rate (PSNR, LPIPS), in the same sense for both; a curve of fewer than two
-    points, or one that turns back, is a ValueError.
+    Quality may rise or fall with the rate (PSNR, LPIPS); curves that do not do the same, one of fewer than two
+    points, or one that turns back, are a ValueError.
     """
     first, second = _curve(anchor_bpp, anchor), _curve(bpp, quality)
+    if (first[1][0] < first[1][-1]) != (second[1][0] < second[1][-1]):
+        raise ValueError(
+            "one curve's quality rises with the rate and the other's falls, expected the same of both"
+        )
     low = max(first[0][0], second[0][0])
     high = min(first[0][-1], second[0][-1])
-    if not low < high:
+    narrower = min(float(curve[0][-1] - curve[0][0]) for curve in (first, second))
+    if high - low < LEAST_SHARE * narrower:
         return None
     at = np.linspace(low, high, STEPS + 1)
     distance = pchip(*second, at) - pchip(*first, at)
     mean = float(np.sum((distance[1:] + distance[:-1]) / 2) / STEPS)
-    narrower = min(float(curve[0][-1] - curve[0][0]) for curve in (first, second))
     return BDRate(100 * float(np.expm1(mean)), float(low), float(high), (float(high) - float(low)) / narrower)
 
 

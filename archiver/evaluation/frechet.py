@@ -28,6 +28,13 @@ def patches(pixels_hwc: Pixels) -> Iterator[Pixels]:
                 yield pixels_hwc[top : top + PATCH, left : left + PATCH]
 
 
+def patch_count(height: int, width: int) -> int:
+    """How many `patches` a picture has."""
+    return sum(
+        max(0, (height - start) // PATCH) * max(0, (width - start) // PATCH) for start in (0, PATCH // 2)
+    )
+
+
 def patch_distance(originals: Features, decoded: Features) -> PatchDistance:
     if originals.shape != decoded.shape or len(originals) < 2:
         raise ValueError(
@@ -41,12 +48,13 @@ def patch_distance(originals: Features, decoded: Features) -> PatchDistance:
 def frechet_distance(first: Features, second: Features) -> float:
     """|m1 - m2|^2 + trace(C1 + C2 - 2 (C1 C2)^(1/2)), C the covariances.
 
-    The trace of the root is the sum of the singular values of the product of the centred features: no root of a
-    2048 x 2048 matrix is taken, and none becomes complex.
+    The trace of the root is the sum of the singular values of the product of the centred features, or of their
+    triangles (QR), which are no larger than 2048 x 2048: no root of a matrix is taken, and none becomes complex.
     """
     means = first.mean(0), second.mean(0)
     centred = [(x - mean) / np.sqrt(len(x) - 1) for x, mean in zip((first, second), means, strict=True)]
-    root = float(np.linalg.svd(centred[0] @ centred[1].T, compute_uv=False).sum())
+    triangles = [np.asarray(np.linalg.qr(x, mode="r")) for x in centred]
+    root = float(np.linalg.svd(triangles[0] @ triangles[1].T, compute_uv=False).sum())
     spread = sum(float((x**2).sum()) for x in centred)
     return float(((means[0] - means[1]) ** 2).sum()) + spread - 2 * root
 
@@ -71,12 +79,12 @@ class PatchFeatures:
 
     def __init__(self, features: Callable[[list[Pixels]], Features]) -> None:
         self._features = features
-        self._found: list[Features] = []
+        self._found: list[NDArray[np.float32]] = []
 
     def add(self, pixels_hwc: Pixels) -> None:
         several = list(patches(pixels_hwc))
         if several:
-            self._found.append(self._features(several))
+            self._found.append(self._features(several).astype(np.float32))  # as the network gives them
 
     def all(self) -> Features:
-        return np.concatenate(self._found) if self._found else np.zeros((0, 1))
+        return np.concatenate(self._found, dtype=np.float64) if self._found else np.zeros((0, 1))

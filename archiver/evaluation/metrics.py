@@ -1,6 +1,6 @@
 """An original and its reconstruction -> how far apart they are: PSNR, MS-SSIM, LPIPS and DISTS."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -93,8 +93,10 @@ def load_lpips_alex() -> Distance:
 
 
 def _of_originals(network: "LPIPS | DISTS", gain: float, shift: float) -> Distance:
-    """The network takes pixels in shift..gain + shift; the last original's features are kept."""
+    """The network takes pixels in shift..gain + shift; the last original's features are kept, if it is no large one."""
     import torch
+
+    from archiver.evaluation.tiled import WHOLE, tiled_distance
 
     known: list[tuple[Pixels, list[Tensor]]] = []
 
@@ -105,6 +107,9 @@ def _of_originals(network: "LPIPS | DISTS", gain: float, shift: float) -> Distan
     def distance(original: Pixels, decoded: Pixels) -> float:
         _check(original, decoded)
         with torch.inference_mode():
+            if original.shape[0] * original.shape[1] > WHOLE:
+                known.clear()
+                return tiled_distance(network, original, decoded, gain, shift)
             if not known or known[0][0] is not original:
                 known[:] = [(original, taps(original))]
             return float(network.distance(known[0][1], taps(decoded)))
@@ -118,7 +123,7 @@ def psnr(original: Pixels, decoded: Pixels) -> float:
     Example: one level apart everywhere -> 48.13
     """
     _check(original, decoded)
-    error = float(np.mean((original.astype(np.float64) - decoded) ** 2))
+    error = float(np.mean([np.mean((a.astype(np.float64) - b) ** 2) for a, b in _planes(original, decoded)]))
     return min(100.0, float(10 * np.log10(255**2 / error))) if error else 100.0
 
 
@@ -128,47 +133,57 @@ def ms_ssim(original: Pixels, decoded: Pixels) -> float:
     if min(original.shape[:2]) < SHORTEST_SIDE:
         found = f"{original.shape[1]} x {original.shape[0]} pixels"
         raise ValueError(f"MS-SSIM of {found}, expected {SHORTEST_SIDE} a side")
-    first, second = (np.moveaxis(pixels, -1, 0).astype(np.float64) for pixels in (original, decoded))
-    product = np.ones(3)
+    return float(np.mean([_ms_ssim(*planes) for planes in _planes(original, decoded)]))
+
+
+def _planes(original: Pixels, decoded: Pixels) -> Iterator[tuple[Pixels, Pixels]]:
+    """One colour after another: doubles of all three of a large picture would fill memory."""
+    for colour in range(original.shape[2]):
+        yield original[:, :, colour], decoded[:, :, colour]
+
+
+def _ms_ssim(original_hw: Pixels, decoded_hw: Pixels) -> float:
+    first, second = original_hw.astype(np.float64), decoded_hw.astype(np.float64)
+    product = 1.0
     for scale, weight in enumerate(_SCALE_WEIGHTS):
         if scale:
             first, second = _halved(first), _halved(second)
         similarity, contrast = _ssim(first, second)
         last = scale == len(_SCALE_WEIGHTS) - 1
-        product *= np.maximum(similarity if last else contrast, 0) ** weight
-    return float(product.mean())
+        product *= max(similarity if last else contrast, 0.0) ** weight
+    return product
 
 
-def _ssim(first_chw: Floats, second_chw: Floats) -> tuple[Floats, Floats]:
-    """SSIM, and its contrast and structure term alone: means of each colour, (3,)."""
-    mean_1, mean_2 = _blurred(first_chw), _blurred(second_chw)
-    variance_1 = _blurred(first_chw * first_chw) - mean_1**2
-    variance_2 = _blurred(second_chw * second_chw) - mean_2**2
-    together = _blurred(first_chw * second_chw) - mean_1 * mean_2
+def _ssim(first_hw: Floats, second_hw: Floats) -> tuple[float, float]:
+    """SSIM, and its contrast and structure term alone: means."""
+    mean_1, mean_2 = _blurred(first_hw), _blurred(second_hw)
+    variance_1 = _blurred(first_hw * first_hw) - mean_1**2
+    variance_2 = _blurred(second_hw * second_hw) - mean_2**2
+    together = _blurred(first_hw * second_hw) - mean_1 * mean_2
     contrast = (2 * together + _C2) / (variance_1 + variance_2 + _C2)
     luminance = (2 * mean_1 * mean_2 + _C1) / (mean_1**2 + mean_2**2 + _C1)
-    return (luminance * contrast).mean((1, 2)), contrast.mean((1, 2))
+    return float((luminance * contrast).mean()), float(contrast.mean())
 
 
-def _blurred(planes_chw: Floats) -> Floats:
+def _blurred(plane_hw: Floats) -> Floats:
     """Under a Gaussian window, where it lies within the picture."""
     weights = np.exp(-((np.arange(_WINDOW) - _WINDOW // 2) ** 2) / (2 * _SIGMA**2))
     weights /= weights.sum()
-    height, width = (side - _WINDOW + 1 for side in planes_chw.shape[1:])
-    across = np.zeros((*planes_chw.shape[:2], width))
+    height, width = (side - _WINDOW + 1 for side in plane_hw.shape)
+    across = np.zeros((plane_hw.shape[0], width))
     for shift, weight in enumerate(weights):
-        across += weight * planes_chw[:, :, shift : shift + width]
-    down = np.zeros((planes_chw.shape[0], height, width))
+        across += weight * plane_hw[:, shift : shift + width]
+    down = np.zeros((height, width))
     for shift, weight in enumerate(weights):
-        down += weight * across[:, shift : shift + height]
+        down += weight * across[shift : shift + height]
     return down
 
 
-def _halved(planes_chw: Floats) -> Floats:
+def _halved(plane_hw: Floats) -> Floats:
     """Means of 2 x 2 pixels; an odd side has a line of zeros before it, as in the public package."""
-    padded = np.pad(planes_chw, ((0, 0), *((side % 2, 0) for side in planes_chw.shape[1:])))
-    colours, height, width = padded.shape
-    return np.asarray(padded.reshape(colours, height // 2, 2, width // 2, 2).mean(axis=(2, 4)))
+    padded = np.pad(plane_hw, [(side % 2, 0) for side in plane_hw.shape])
+    height, width = padded.shape
+    return np.asarray(padded.reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3)))
 
 
 def _check(original: Pixels, decoded: Pixels) -> None:

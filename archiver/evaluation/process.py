@@ -10,10 +10,11 @@ many pictures as take a minute.
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ TIMED_SECONDS = 60.0
 class Task:
     """Paths are local; the spec is its JSON."""
 
+    preset: str
     source: str  # folder of pictures
     archive: str
     output: str  # folder for decoded pictures, PNG: 0.png, 1.png, ... in the order of `keys`
@@ -64,9 +66,13 @@ class Decoded:
     caption_bytes: int  # coded alone, where the codec decodes from it
 
 
-def encode_in_process(task: Task) -> Timing:
-    """Afterwards the archive holds the pictures; ValueError where one of them failed."""
-    return Timing(**json.loads(_child("encode", task)))
+def encode_in_process(task: Task) -> tuple[Mapping[str, str], Timing | None]:
+    """Afterwards the archive holds the pictures, but for those that are given with why they failed.
+
+    Where it holds some already, it goes on from there. No timing where all failed.
+    """
+    found = json.loads(_child("encode", task))
+    return found["failed"], Timing(**found["timing"]) if found["timing"] else None
 
 
 def decode_in_process(task: Task) -> tuple[list[Decoded], Timing]:
@@ -86,15 +92,15 @@ def _child(side: str, task: Task) -> str:
     )
     if done.returncode:
         told = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise ValueError(f"{side} of {CodecSpec.from_json(task.spec.encode()).name} failed: {told}")
+        raise ValueError(f"{task.preset}: {side} failed: {told}")
     return done.stdout
 
 
-def _encode(task: Task) -> Timing:
+def _encode(task: Task) -> tuple[Mapping[str, str], Timing | None]:
     from archiver.captioners import load_captioner
     from archiver.weights import local_weights
-    from pipelines.encode import EncodeJob, Finished, encode
-    from pipelines.select import open_archive, select
+    from pipelines.encode import EncodeJob, encode
+    from pipelines.select import failures, open_archive, select
 
     spec = CodecSpec.from_json(task.spec.encode())
     weights = {sha256: local_weights()[sha256] for sha256 in spec.weights}
@@ -107,23 +113,26 @@ def _encode(task: Task) -> Timing:
         load_captioner=load_captioner,
         reads_caption=task.captions != "none",
     )
-    for event in encode(job, load_codec):
-        if isinstance(event, Finished) and (event.failures or event.images != len(task.keys)):
-            raise ValueError(
-                f"{event.images} of {len(task.keys)} images were encoded, {event.failures} failed"
-            )
+    for _ in encode(job, load_codec):
+        pass
+    archive = open_archive(job.archive)
+    told, lost = select(archive), failures(archive)
+    captions = dict(zip(told["key"].to_pylist(), told["caption"].to_pylist(), strict=True))
+    failed = dict(zip(lost["key"].to_pylist(), lost["failure"].to_pylist(), strict=True))
+    if missing := sorted(set(task.keys) - captions.keys() - failed.keys()):
+        raise ValueError(f"{missing[0]} was not encoded")
+    if not captions:
+        return failed, None
     codec = load_codec(spec, weights, "cpu")
     source = connect(locate(task.source))
-    told = select(open_archive(job.archive))
-    captions = dict(zip(told["key"].to_pylist(), told["caption"].to_pylist(), strict=True))
 
     def pictures() -> Iterator[Work]:
-        for key in task.keys:
+        for key in captions:
             pixels_hwc = read_image(source.read(key)).pixels_hwc
             picture = Picture(pixels_hwc, captions[key])
             yield Work(pixels_hwc.shape[0] * pixels_hwc.shape[1], partial(codec.encode, [picture]))
 
-    return _timed(pictures)
+    return failed, _timed(pictures)
 
 
 def _decode(task: Task) -> tuple[list[Decoded], Timing]:
@@ -150,6 +159,7 @@ def _decode(task: Task) -> tuple[list[Decoded], Timing]:
             yield Work(image.height * image.width, partial(codec.decode, [image]))
 
     timing = _timed(works)
+    shutil.rmtree(cache, ignore_errors=True)  # the archive has them
     return [_facts(key, images[key], codec.reads_caption) for key in task.keys], timing
 
 
@@ -196,16 +206,17 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):  # some libraries count cores, not OMP_NUM_THREADS
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     if sys.argv[1] == "encode":
-        found: object = asdict(_encode(task))
+        failed, encoded = _encode(task)
+        found: object = {"failed": failed, "timing": asdict(encoded) if encoded else None}
     else:
         decoded, timing = _decode(task)
         found = {"decoded": [asdict(one) for one in decoded], "timing": asdict(timing)}
     json.dump(found, sys.stdout)
 
 
-def read_decoded(task: Task, number: int) -> Pixels:
-    """The pixels of `task.keys[number]` that `decode_in_process` wrote."""
-    with Image.open(Path(task.output) / f"{number}.png") as image:
+def read_decoded(task: Task, key: str) -> Pixels:
+    """The pixels that `decode_in_process` wrote."""
+    with Image.open(Path(task.output) / f"{task.keys.index(key)}.png") as image:
         return np.array(image.convert("RGB"), dtype=np.uint8)
 
 

@@ -5,11 +5,13 @@ estimates of the entropy model, not files (their byte totals are not whole numbe
 pixel from real files where StableCodec claims 0.034. All are means over the pictures.
 """
 
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
 from archiver.evaluation.metrics import Metric
 
+KODAK_SIZES = {(768, 512), (512, 768)}  # pixels, width and height
 KODAK = frozenset(f"kodim{number:02d}" for number in range(1, 25))
 
 Origin = Literal["results file", "figure"]  # of the authors' repository; digitised from one, 1-2 % off
@@ -116,6 +118,10 @@ PUBLISHED: tuple[Published, ...] = (
 )  # fmt: skip
 
 
-def published_for(names: set[str]) -> tuple[Published, ...]:
-    """The curves that may stand beside pictures of these names (keys without folder and suffix): Kodak's or none."""
-    return PUBLISHED if names and names <= KODAK else ()
+def published_for(names: Sequence[str], sizes: Set[tuple[int, int]]) -> tuple[Published, ...]:
+    """The curves that may stand beside pictures of these names (keys without folder and suffix): Kodak's or none.
+
+    `sizes` are the pictures' widths and heights.
+    """
+    kodak = KODAK.issuperset(names) and len(set(names)) == len(names) and sizes <= KODAK_SIZES
+    return PUBLISHED if names and kodak else ()

@@ -1,5 +1,6 @@
 """An `Evaluation` -> its curves, BD-rates and duels, and all of it as one JSON document."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
@@ -49,13 +50,13 @@ class Comparison:
 
 
 def curves_of(evaluation: Evaluation) -> list[Curve]:
-    """Codec families, conventional codecs (a point where a preset's bytes were matched), published ones."""
-    families: dict[str, list[CodecResult]] = {}
+    """Series of presets, conventional codecs (a point where a preset's bytes were matched), published ones."""
+    several: dict[str, list[CodecResult]] = {}
     for codec in evaluation.codecs:
-        families.setdefault(codec.family, []).append(codec)
+        several.setdefault(series_of(codec.preset), []).append(codec)
     curves = [
-        _curve(family, "codec", [(codec.preset, codec.sums) for codec in codecs])
-        for family, codecs in families.items()
+        _curve(series, "codec", [(codec.preset, codec.sums) for codec in codecs])
+        for series, codecs in several.items()
     ]
     conventional: dict[str, list[tuple[str, Sums]]] = {}
     for matched in evaluation.matched:
@@ -67,8 +68,17 @@ def curves_of(evaluation: Evaluation) -> list[Curve]:
     return curves + [_published_curve(published) for published in published_in(evaluation)]
 
 
+def series_of(preset: str) -> str:
+    """A preset's name without its rate.
+
+    Example: "layered-0.06-slow" -> "layered-slow"; "perco-tiny-0.009" -> "perco-tiny"
+    """
+    return re.sub(r"-\d+(\.\d+)?(?=-|$)", "", preset)
+
+
 def published_in(evaluation: Evaluation) -> tuple[Published, ...]:
-    return published_for({PurePosixPath(key).stem for key in evaluation.pictures})
+    sizes = {(picture.width, picture.height) for codec in evaluation.codecs for picture in codec.pictures}
+    return published_for([PurePosixPath(key).stem for key in evaluation.pictures], sizes)
 
 
 def published_note(evaluation: Evaluation) -> str | None:
@@ -106,7 +116,7 @@ def _published_curve(published: Published) -> Curve:
 
 
 def comparisons(curves: Sequence[Curve]) -> list[Comparison]:
-    """Each measured codec family against each other measured and published curve, by each metric both have."""
+    """Each series of presets against each other measured and published curve, by each metric both have."""
     found = []
     for curve in curves:
         if curve.kind != "codec" or len(curve.bpp) < 2:
@@ -125,7 +135,7 @@ def _compared(curve: Curve, anchor: Curve, metric: Metric) -> Comparison:
     try:
         rate = bd_rate(anchor.bpp, anchor.values[metric.name], curve.bpp, curve.values[metric.name])
         if rate is None:
-            why = "no quality that both reach"
+            why = "hardly any quality that both reach"
     except ValueError as error:
         why = str(error)
     return Comparison(curve.name, anchor.name, anchor.kind, metric, rate, why)
@@ -156,6 +166,7 @@ def to_json(evaluation: Evaluation) -> Json:
         "pictures": list(evaluation.pictures),
         "pixels": evaluation.pixels,
         "left_out": dict(evaluation.left_out),
+        "failed": list(evaluation.failed),
         "codecs": [_codec_json(codec, evaluation) for codec in evaluation.codecs],
         "bd_rates": [_comparison_json(one) for one in comparisons(curves)],
         "published": [asdict(one) for one in published_in(evaluation)],

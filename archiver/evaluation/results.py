@@ -66,6 +66,7 @@ class Speed:
 class ArchiveBytes:
     """Every object of the archive that the pictures were encoded into."""
 
+    pixels: int  # of all pictures there, also where another preset could not encode them
     total: int
     bitstreams: int
     weights: int  # once an archive, however many pictures it holds
@@ -105,7 +106,7 @@ class CodecResult:
     @property
     def bpp_all_in(self) -> float:
         """All bytes of the archive, weights included."""
-        return 8 * self.archive.total / sum(picture.height * picture.width for picture in self.pictures)
+        return 8 * self.archive.total / self.archive.pixels
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,7 @@ class Evaluation:
     pictures: tuple[str, ...]  # keys
     pixels: int
     left_out: Mapping[str, str]  # key -> why it could not take part
+    failed: tuple[str, ...]  # those of them that cannot be read, or that a preset could not encode
     codecs: tuple[CodecResult, ...]
     matched: tuple[MatchedResult, ...]
     shown: tuple[Shown, ...]

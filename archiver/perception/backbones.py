@@ -16,6 +16,8 @@ import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import mul
 from pathlib import Path
 from typing import Literal
 
@@ -174,6 +176,8 @@ class Features(nn.Module):
     def __init__(self, name: Literal["alexnet", "vgg16"], tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.layers = _LAYERS[name]
+        strides = accumulate((layer.stride * (2 if layer.pool else 1) for layer in self.layers), mul)
+        self.strides = tuple(stride for stride, layer in zip(strides, self.layers, strict=True) if layer.tap)
         for number in range(len(self.layers)):
             for part in ("weight", "bias"):
                 self.register_buffer(f"{part}{number}", tensors[f"conv{number}.{part}"].clone())

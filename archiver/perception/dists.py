@@ -17,6 +17,7 @@ class DISTS(nn.Module):
     def __init__(self, folder: Path | None = None) -> None:
         super().__init__()
         self.features = load_features("vgg16", folder)
+        self.strides = (1, *self.features.strides)
         weights = backbone_tensors("dists", folder)
         total = weights["alpha"].sum() + weights["beta"].sum()
         self.register_buffer("alpha", weights["alpha"] / total)
@@ -57,6 +58,16 @@ class DISTS(nn.Module):
     def distance(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
         """(B,), from the `taps` of two pictures."""
         return self.apart(self.moments(first, second))
+
+    def means(self, first: list[Tensor], second: list[Tensor]) -> list[Tensor]:
+        """From the `taps` of two pictures: of each map the means of features, squares and products, (5, B, C)."""
+        several = [self.moments([a], [b]) for a, b in zip(first, second, strict=True)]
+        return [moments.double() + squared(moments.double()) for moments in several]
+
+    def of_means(self, means: list[Tensor]) -> Tensor:
+        """(B,), from `means`."""
+        whole = torch.cat(means, 2)
+        return self.apart(whole - squared(whole))
 
     def together(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
         """A number, from the `taps` of two lists of windows: as if each list were one picture."""

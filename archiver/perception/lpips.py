@@ -1,5 +1,6 @@
 """LPIPS v0.1 (Zhang et al., CVPR 2018): weighted squared distance between normalised deep features."""
 
+from functools import reduce
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,7 @@ class LPIPS(nn.Module):
         super().__init__()
         tensors = backbone_tensors(network, folder)
         self.features = Features(network, tensors)
+        self.strides = self.features.strides
         for number in range(5):
             self.register_buffer(f"linear{number}", tensors[f"linear{number}"].view(1, -1, 1, 1))
         self.register_buffer("shift", torch.tensor(_SHIFT).view(1, 3, 1, 1))
@@ -30,13 +32,21 @@ class LPIPS(nn.Module):
         taps: list[Tensor] = self.features((x - self.get_buffer("shift")) / self.get_buffer("scale"))
         return taps
 
-    def distance(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
-        """(B,), from the `taps` of two pictures."""
-        total = torch.zeros(first[0].shape[0], device=first[0].device)
+    def means(self, first: list[Tensor], second: list[Tensor]) -> list[Tensor]:
+        """From the `taps` of two pictures: what each feature map adds to their distance, means over positions, (B,)."""
+        found = []
         for number, (a, b) in enumerate(zip(first, second, strict=True)):
             squares = (_normalised(a.float()) - _normalised(b.float())) ** 2
-            total = total + (squares * self.get_buffer(f"linear{number}")).sum(1).mean((1, 2))
-        return total
+            found.append((squares * self.get_buffer(f"linear{number}")).sum(1).mean((1, 2)))
+        return found
+
+    def of_means(self, means: list[Tensor]) -> Tensor:
+        """(B,), from `means`."""
+        return reduce(torch.add, means)
+
+    def distance(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
+        """(B,), from the `taps` of two pictures."""
+        return self.of_means(self.means(first, second))
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         return self.distance(self.taps(first), self.taps(second))

@@ -50,7 +50,7 @@ def asked(presets: Sequence[str], gan: Path | None) -> Iterator[tuple[str, Codec
 
 
 def originals(sources: Sequence[Path], count: int, kinds: bool) -> Iterator[tuple[str, Pixels]]:
-    """At most so many of each folder, evenly spread, by name."""
+    """So many of each folder, or all: every n-th by name, n their number // count."""
     for source in sources:
         found = sorted(file for file in source.iterdir() if file.suffix in (".avif", ".png", ".jpg"))
         for file in found[:: max(1, len(found) // count)][:count]:

@@ -25,7 +25,7 @@ UNITS = "                                             mean      dB    luma  MPix
 
 
 def sample(source: Path, count: int) -> list[Pixels]:
-    """At most `count` pictures of a folder, evenly spaced in the order of their names."""
+    """`count` pictures of a folder, or all: every n-th in the order of their names, n their number // count."""
     files = sorted(file for file in source.iterdir() if file.suffix in (".avif", ".png", ".jpg"))
     step = max(1, len(files) // count)
     return [read_image(file.read_bytes()).pixels_hwc for file in files[::step][:count]]

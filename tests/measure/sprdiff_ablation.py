@@ -37,7 +37,7 @@ Curve = list[tuple[float, Scores]]  # bits a pixel and mean scores, by rate
 
 
 def sample(source: Path, count: int) -> list[Pixels]:
-    """At most `count` pictures of a folder that all metrics can judge, evenly spaced in the order of their names."""
+    """At most `count` pictures of a folder that all metrics can judge: every n-th by name, n their number // count."""
     files = sorted(file for file in source.iterdir() if file.suffix in (".avif", ".png", ".jpg"))
     found = (read_image(file.read_bytes()).pixels_hwc for file in files[:: max(1, len(files) // count)])
     return [pixels for pixels in found if min(pixels.shape[:2]) >= SHORTEST_SIDE][:count]

@@ -39,6 +39,15 @@ def test_curves_that_share_no_quality_have_no_bd_rate() -> None:
     assert bd_rate(RATES, PSNR, RATES, [value + 10 for value in PSNR]) is None
 
 
+def test_curves_that_share_hardly_any_quality_have_no_bd_rate() -> None:
+    assert bd_rate(RATES, PSNR, RATES, [value + 4.2 for value in PSNR]) is None
+
+
+def test_a_quality_that_rises_and_one_that_falls_are_not_compared() -> None:
+    with pytest.raises(ValueError, match="the same of both"):
+        bd_rate(RATES, PSNR, RATES, PSNR[::-1])
+
+
 @pytest.mark.parametrize("quality", [[22.0, 24.0, 23.0, 26.0], [22.0, 22.0, 23.0, 24.0]])
 def test_a_curve_that_turns_back_is_refused(quality: list[float]) -> None:
     with pytest.raises(ValueError, match="rise or to fall"):

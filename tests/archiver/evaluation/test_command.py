@@ -39,6 +39,23 @@ def test_one_document_goes_to_stdout_and_the_page_to_its_file(source: Path, tmp_
     assert (kept / "decoded" / "avif-0.2" / "0.png").is_file()
 
 
+def test_a_picture_that_cannot_be_read_is_told_by_the_exit_code(source: Path) -> None:
+    (source / "torn.png").write_bytes(b"torn")
+    result = run(source, "--codec", "avif-0.2", "--baseline", "webp")
+    assert result.exit_code == 1
+    assert "left out: torn.png: not an image" in result.stdout
+
+
+@pytest.mark.parametrize("page", ["nowhere/page.html", "source", "source/cat.png/page.html"])
+def test_a_page_that_cannot_be_written_is_told_before_the_work(
+    source: Path, tmp_path: Path, page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("archiver.commands.evaluate._evaluated", None)
+    result = run(source, "--codec", "avif-0.2", "--html", tmp_path / page)
+    assert isinstance(result.exception, OSError)
+    assert str(tmp_path / page).startswith(str(result.exception.filename))
+
+
 def test_an_unknown_preset_is_refused(source: Path) -> None:
     result = run(source, "--codec", "avif-9")
     assert isinstance(result.exception, ValueError)

@@ -3,7 +3,13 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from archiver.evaluation.frechet import frechet_distance, kernel_distance, patch_distance, patches
+from archiver.evaluation.frechet import (
+    frechet_distance,
+    kernel_distance,
+    patch_count,
+    patch_distance,
+    patches,
+)
 from archiver.evaluation.inception import FEATURES, Inception, enlarged
 from tests.samples import noise
 
@@ -20,6 +26,8 @@ def test_patches_are_two_grids_apart_by_half_a_patch() -> None:
     assert len(found) == 2 * 3 + 1 * 2
     assert np.array_equal(found[1], pixels_hwc[:256, 256:512])
     assert np.array_equal(found[6], pixels_hwc[128:384, 128:384])
+    assert patch_count(520, 800) == len(found)
+    assert [patch_count(*sides) for sides in ((255, 900), (256, 256), (384, 384))] == [0, 1, 2]
 
 
 def test_the_frechet_distance_is_that_of_its_formula() -> None:
@@ -29,6 +37,14 @@ def test_the_frechet_distance_is_that_of_its_formula() -> None:
     means = ((first.mean(0) - second.mean(0)) ** 2).sum()
     expected = means + np.trace(covariances[0] + covariances[1]) - 2 * root
     assert frechet_distance(first, second) == pytest.approx(expected)
+
+
+def test_the_frechet_distance_of_many_patches_takes_no_square_of_their_number() -> None:
+    first, second = features(30_000, 4, 1), features(30_000, 4, 2)  # 30,000 x 30,000 doubles are 7 GB
+    covariances = [np.cov(side, rowvar=False) for side in (first, second)]
+    root = np.trace(sqrtm(covariances[0] @ covariances[1]).real)
+    means = ((first.mean(0) - second.mean(0)) ** 2).sum()
+    assert frechet_distance(first, second) == pytest.approx(means + np.trace(sum(covariances)) - 2 * root)
 
 
 def test_the_frechet_distance_of_fewer_patches_than_features() -> None:

@@ -53,6 +53,19 @@ def test_all_scores_at_once_are_those_of_the_packages() -> None:
     assert [scores.of(metric) for metric in METRICS] == [getattr(scores, metric.name) for metric in METRICS]
 
 
+@pytest.mark.parametrize(("height", "width"), [(500, 263), (262, 471)])
+def test_a_picture_in_tiles_has_the_distances_of_the_whole(
+    height: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, decoded = (np.tile(side, (3, 3, 1))[:height, :width].copy() for side in PAIRS["noisy"]())
+    original[: height // 2] //= 2  # no tile is as another
+    whole = load_measure()(original, decoded)
+    monkeypatch.setattr("archiver.evaluation.tiled.WHOLE", 1)
+    monkeypatch.setattr("archiver.evaluation.tiled.TILE", 200)
+    tiled = load_measure()(original, decoded)
+    assert vars(tiled) == pytest.approx(vars(whole), abs=1e-6)
+
+
 def test_means_are_field_by_field() -> None:
     found = mean_scores([Scores(20, 0.5, 0.1, 0.2, 0.3), Scores(30, 0.75, 0.3, 0.4, 0.5)])
     assert list(vars(found).values()) == pytest.approx([25, 0.625, 0.2, 0.3, 0.4])

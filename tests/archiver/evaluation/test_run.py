@@ -11,7 +11,7 @@ from PIL import Image
 from archiver.codecs import load_codec
 from archiver.evaluation.html import page
 from archiver.evaluation.metrics import psnr
-from archiver.evaluation.report import to_json
+from archiver.evaluation.report import curves_of, published_in, to_json
 from archiver.evaluation.results import Evaluation
 from archiver.evaluation.run import EvaluationJob, Progress, evaluate
 from archiver.presets import find_preset
@@ -69,6 +69,7 @@ def test_pictures_that_cannot_take_part_are_named(evaluation: Evaluation) -> Non
     assert evaluation.pictures == ("a/cat.png", "b/cup.png")
     assert evaluation.pixels == 180 * 211 + 180 * 200
     assert sorted(evaluation.left_out) == ["small.png", "torn.png"]
+    assert evaluation.failed == ("torn.png",)
     assert "300 x 160 pixels" in evaluation.left_out["small.png"]
 
 
@@ -89,6 +90,11 @@ def test_rates_are_means_of_pictures_and_of_bits(evaluation: Evaluation) -> None
     first, second = (picture.bytes for picture in result.pictures)
     assert result.sums.bpp_mean == pytest.approx((8 * first / (180 * 211) + 8 * second / (180 * 200)) / 2)
     assert result.sums.bpp_total == pytest.approx(8 * (first + second) / evaluation.pixels)
+
+
+def test_the_archives_bits_are_those_of_all_its_pixels(evaluation: Evaluation) -> None:
+    for result in evaluation.codecs:
+        assert result.archive.pixels == evaluation.pixels
 
 
 def test_the_whole_archive_is_counted(evaluation: Evaluation, folder: Path) -> None:
@@ -146,10 +152,93 @@ def fresh(folder: Path, tmp_path: Path) -> EvaluationJob:
     return replace(job(folder), work=tmp_path / "work")
 
 
-def test_a_work_folder_that_is_in_use_is_refused(folder: Path, evaluation: Evaluation) -> None:
+def test_a_work_folder_of_something_else_is_refused(folder: Path, evaluation: Evaluation) -> None:
     assert evaluation.pictures
-    with pytest.raises(ValueError, match="not empty"):
-        next(evaluate(job(folder)))
+    with pytest.raises(ValueError, match="holds something else"):
+        next(evaluate(replace(job(folder), limit=1)))
+
+
+def test_the_same_job_again_codes_nothing_again(
+    folder: Path, evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("archiver.evaluation.run.encode_in_process", None)
+    monkeypatch.setattr("archiver.evaluation.run.decode_in_process", None)
+    *_, again = evaluate(job(folder))
+    assert isinstance(again, Evaluation)
+    assert again.codecs == evaluation.codecs
+
+
+def test_an_encoding_that_was_broken_off_goes_on(fresh: EvaluationJob, evaluation: Evaluation) -> None:
+    events = evaluate(replace(fresh, presets=fresh.presets[:1]))
+    while next(events) != Progress("measuring", 0, 2):
+        pass
+    (fresh.work / "decoded" / PRESETS[0] / "outcome.json").unlink()
+    parts = list((fresh.work / "archives" / PRESETS[0] / "images").glob("*.parquet"))
+    *_, last = evaluate(replace(fresh, presets=fresh.presets[:1]))
+    assert isinstance(last, Evaluation)
+    assert last.codecs[0].pictures == evaluation.codecs[0].pictures
+    assert list((fresh.work / "archives" / PRESETS[0] / "images").glob("*.parquet")) == parts
+
+
+def test_a_picture_that_one_preset_cannot_encode_is_left_out_and_named(
+    originals: dict[str, Pixels], tmp_path: Path
+) -> None:
+    for key, pixels_hwc in originals.items():
+        write(tmp_path / "source", key, pixels_hwc)
+    (tmp_path / "source" / "a" / "cat.txt").write_text("a cat")
+    presets = (find_preset("avif-0.03"), find_preset("perco-tiny-0.009"))
+    *_, last = evaluate(replace(job(tmp_path), presets=presets, baselines=(), shown=0))
+    assert isinstance(last, Evaluation)
+    assert (last.pictures, last.failed) == (("a/cat.png",), ("b/cup.png",))
+    assert last.left_out["b/cup.png"].startswith("perco-tiny-0.009: no caption")
+    avif, perco = last.codecs
+    assert (avif.archive.pixels, perco.archive.pixels) == (180 * 211 + 180 * 200, 180 * 211)
+    assert [picture.key for picture in avif.pictures] == ["a/cat.png"]
+
+
+def test_where_none_can_be_judged_the_reason_is_told(folder: Path, tmp_path: Path) -> None:
+    write(tmp_path / "source", "tiny.png", noise(3, 3))
+    (tmp_path / "source" / "torn.png").write_bytes(b"torn")
+    with pytest.raises(ValueError, match=r"none of 2 images.* tiny\.png: 3 x 3 pixels.*, and 1 more"):
+        list(evaluate(job(tmp_path)))
+
+
+def test_of_a_limit_the_next_takes_the_place_of_one_that_cannot(fresh: EvaluationJob) -> None:
+    first = replace(fresh, limit=2, presets=fresh.presets[:1], baselines=())
+    *_, last = evaluate(first)
+    assert isinstance(last, Evaluation)
+    assert last.pictures == ("a/cat.png",)
+    assert sorted(last.left_out) == ["small.png", "torn.png"]  # of a/cat b/cup | small torn
+
+
+def test_a_work_folder_below_the_source_is_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match="neither to lie within the other"):
+        next(evaluate(replace(job(folder), work=folder / "source" / "work")))
+
+
+def test_a_baseline_twice_is_refused(fresh: EvaluationJob) -> None:
+    with pytest.raises(ValueError, match="each once"):
+        next(evaluate(replace(fresh, baselines=("avif", "avif"))))
+
+
+def test_kodaks_curves_stand_beside_kodaks_pictures_alone(evaluation: Evaluation) -> None:
+    def named(keys: tuple[str, ...], height: int) -> Evaluation:
+        pictures = tuple(
+            replace(evaluation.codecs[0].pictures[0], key=key, height=height, width=768) for key in keys
+        )
+        return replace(evaluation, pictures=keys, codecs=(replace(evaluation.codecs[0], pictures=pictures),))
+
+    assert published_in(named(("kodim01.png", "x/kodim02.png"), 512))
+    assert not published_in(named(("kodim01.png",), 511))
+    assert not published_in(named(("kodim01.png", "x/kodim01.png"), 512))
+    assert not published_in(named(("kodim01.png", "cat.png"), 512))
+
+
+def test_presets_of_another_kind_are_another_curve(evaluation: Evaluation) -> None:
+    presets = ("layered-0.03", "layered-0.06", "layered-0.03-slow", "perco-tiny-0.009", "perco-sd-0.0313")
+    codecs = tuple(replace(evaluation.codecs[0], preset=preset, family="x") for preset in presets)
+    curves = curves_of(replace(evaluation, codecs=codecs, matched=()))
+    assert [curve.name for curve in curves] == ["layered", "layered-slow", "perco-tiny", "perco-sd"]
 
 
 def test_a_preset_twice_is_refused(fresh: EvaluationJob) -> None:

@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 if (
     TYPE_CHECKING
@@ -34,7 +34,7 @@ class LostImages(ValueError):
 
 
 def open(
-    url: str,
+    url: str | Path,
     options: Mapping[str, str] | None = None,
     device: str = "cpu",
     weights_cache: str | Path | None = None,
@@ -48,9 +48,10 @@ def open(
     from pipelines.select import open_archive
     from pipelines.weights import default_cache
 
-    location = locate(url, options)
+    location = locate(str(url), options)
     open_archive(location)
-    return OpenArchive(location, device, default_cache() if weights_cache is None else Path(weights_cache))
+    cache = default_cache() if weights_cache is None else Path(weights_cache).expanduser()
+    return OpenArchive(location, device, cache)
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ class OpenArchive:
         """
         from pipelines.select import open_archive, select
 
-        if isinstance(keys, str):
-            raise ValueError(f"keys {keys!r}, expected several: [{keys!r}]")
+        if isinstance(keys, str | bytes) or not all(isinstance(key, str) for key in keys or ()):
+            raise ValueError(f"keys {keys!r}, expected several texts: ['a/b.jpg', ...]")
         archive = open_archive(self.location)
         return Selection(self, select(archive, where, limit, keys), archive.parts)
 
@@ -100,17 +101,31 @@ class Selection:
         return len(self.table)
 
     def __iter__(self) -> Iterator[Picture]:
-        """In the order of `table`; `restore` decodes several at once."""
+        """In the order of `table`, up to the first that is lost; `restore` decodes several at once, and gives all."""
         return (self[place] for place in range(len(self)))
 
-    def __getitem__(self, index: int) -> Picture:
+    @overload
+    def __getitem__(self, index: int) -> Picture: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Selection": ...
+
+    def __getitem__(self, index: int | slice) -> "Picture | Selection":
+        """One, decoded, or `LostImages`; of a slice a selection, not decoded."""
+        if isinstance(index, slice):
+            import pyarrow as pa
+
+            places = pa.array(range(*index.indices(len(self))), pa.int64())
+            return replace(self, table=self.table.take(places))
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Picture]:
         """As [self[i] for i in indices], decoded together; DataLoader calls this where it is defined."""
         keys = [self._key(index) for index in indices]
         found = dict(self._restored(keys))
-        return [(key, found[key]) for key in keys]
+        return [
+            (key, found[key].copy()) for key in keys
+        ]  # each its own, also of an index that is there twice
 
     def restore(self) -> Iterator[Picture]:
         """All of them, as they lie in the archive. Where some are lost, the others come first, then `LostImages`."""

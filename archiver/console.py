@@ -86,7 +86,13 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> No
         table.add_column(column.name, justify="right" if column.number else "left", no_wrap=column.number)
     for row in rows:
         table.add_row(*(_cell(columns[place], row[place]) for place in shown))
-    console.print(table)
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():  # rich fills lines with spaces, up to the longest
+        sys.stdout.write(line.rstrip() + "\n")
 
 
 def _cell(column: Column, cell: Cell) -> Text:

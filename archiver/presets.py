@@ -1,5 +1,6 @@
 """Named, complete codec settings: one table."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from manifests.records import CodecSpec, Param
@@ -69,10 +70,22 @@ def _sprdiff_tiny(bpp: float, rate: int, summary: str) -> Preset:
     return Preset(f"sprdiff-tiny-{bpp}", CodecSpec("sprdiff", 1, {"rate": rate}, weights), bpp, summary)
 
 
-def _perco_sd(rate: str, shrink: int, steps: int) -> Preset:
-    """A published checkpoint of PerCo (SD), as its authors draw with it: 512 x 512 at once, DDIM, guidance 3."""
+def _sprdiff_sd(bpp: float, rate: int) -> Preset:
+    """Of the recipe `sprdiff-sd`, which aims at these bits."""
+    return Preset(
+        f"sprdiff-sd-{bpp}",
+        CodecSpec("sprdiff", 1, {"rate": rate}),
+        bpp,
+        summary="SPRDiff on Stable Diffusion 2.1: a soft coarse picture that one step redraws",
+        gpu=True,
+        imported=True,
+    )
+
+
+def _perco_sd(rate: str, shrink: int, steps: int, codes: int = 256) -> Preset:
+    """A checkpoint of PerCo (SD), as its authors draw with it: 512 x 512 at once, DDIM, guidance 3."""
     params: dict[str, Param] = {
-        "latents": "stable-diffusion", "shrink": shrink, "codes": 256, "indices": "digits", "captions": True,
+        "latents": "stable-diffusion", "shrink": shrink, "codes": codes, "indices": "digits", "captions": True,
         "levels": "scaled-linear", "spacing": "leading", "steps": steps, "guidance": 3.0, "tile": 64, "overlap": 16,
         "precision": "fp32",
     }  # fmt: skip
@@ -152,8 +165,17 @@ PRESETS: tuple[Preset, ...] = (
     _sprdiff_tiny(0.023, 2, "a softer coarse picture, redrawn by a small diffusion model"),
     _sprdiff_tiny(0.015, 1, "as sprdiff-tiny-0.033 with half of the bits: shapes begin to go"),
     _sprdiff_tiny(0.01, 0, "as sprdiff-tiny-0.033 with a third of the bits: colours and layout"),
+    _sprdiff_sd(0.03, 3),
+    _sprdiff_sd(0.022, 2),
+    _sprdiff_sd(0.016, 1),
+    _sprdiff_sd(0.011, 0),
+    # Published are 0.0019, 0.0313 and 0.1250; there are recipes of all.
     _perco_sd("0.0019", shrink=8, steps=20),
+    _perco_sd("0.0024", shrink=8, steps=20, codes=1024),
+    _perco_sd("0.0098", shrink=4, steps=20, codes=1024),
     _perco_sd("0.0313", shrink=2, steps=20),
+    _perco_sd("0.0507", shrink=2, steps=5, codes=8196),
+    _perco_sd("0.0937", shrink=1, steps=5, codes=64),
     _perco_sd("0.1250", shrink=1, steps=5),
 )
 
@@ -167,3 +189,38 @@ def find_preset(name: str) -> Preset:
         if preset.name == name:
             return preset
     raise ValueError(f"preset {name!r}, this program knows: {', '.join(preset.name for preset in PRESETS)}")
+
+
+@dataclass(frozen=True)
+class Family:
+    """The presets NAME-…, which one training makes the weights of."""
+
+    name: str
+    parts: tuple[str, ...] = ()  # in a spec after what was trained: what that builds on, as recipes name it
+    published: bool = False  # others published weights, too: a folder
+
+    @property
+    def presets(self) -> Sequence[Preset]:
+        return [preset for preset in PRESETS if preset.name.startswith(f"{self.name}-")]
+
+
+FAMILIES = (
+    Family("layered"),
+    Family("gan"),
+    Family("perco-tiny", ("autoencoder",)),
+    Family("sprdiff-tiny", ("autoencoder", "autoencoder-mse")),
+    Family("perco-sd", ("autoencoder-kl", "text-encoder"), published=True),
+    Family("sprdiff-sd"),
+)
+
+
+def find_family(name: str) -> Family:
+    for family in FAMILIES:
+        if family.name == name:
+            return family
+    raise ValueError(f"family {name!r}, expected one of {', '.join(family.name for family in FAMILIES)}")
+
+
+def family_of(name: str) -> Family | None:
+    """Of a preset or recipe; None for one whose weights complete no preset."""
+    return next((family for family in FAMILIES if f"{name}-".startswith(f"{family.name}-")), None)

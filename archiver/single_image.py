@@ -4,7 +4,7 @@ import zlib
 from importlib.resources import files
 from pathlib import Path
 
-from archiver.codecs.caption_text import Table, decode_caption, encode_caption, load_table
+from archiver.codecs.caption_text import MOST_BYTES, Table, decode_caption, encode_caption, load_table
 from manifests.records import EncodedImage
 from pipelines.images import MAX_PIXELS
 
@@ -19,7 +19,6 @@ def caption_table() -> Table:
 
 
 def pack(image: EncodedImage, spec_id: str, table: Table) -> bytes:
-    """ValueError where the caption is too long."""
     told, caption = _told(image.caption, table)
     numbers = b"".join(map(_varint, (image.width, image.height, told)))
     content = MAGIC + bytes.fromhex(spec_id) + numbers + caption + image.bitstream
@@ -49,7 +48,8 @@ def _told(caption: str | None, table: Table) -> tuple[int, bytes]:
     """The caption's bytes n, and what says how many and what they are: 0 none, 1 + 2 n coded, 2 + 2 n plain."""
     if caption is None:
         return 0, b""
-    coded, plain = encode_caption(caption, table), caption.encode("utf-8")
+    plain = caption.encode("utf-8")
+    coded = encode_caption(caption, table) if len(plain) <= MOST_BYTES else plain
     # The table is English: in other scripts a text can become twice as long.
     return (1 + 2 * len(coded), coded) if len(coded) < len(plain) else (2 + 2 * len(plain), plain)
 

@@ -1,20 +1,24 @@
 """The weights on this machine, sha256 -> file: those that come with the program, and those that a user imported.
 
 What `archiver weights import` wrote is remembered in a folder of the user's, one PRESET.json for each preset that it
-completes: {"preset": NAME, "weights": [sha256, ... in the order of the spec], "folder": where the files lie}.
+completes, in place of the weights that come with the program where there are some:
+{"preset": NAME, "weights": [sha256, ... in the order of the spec], "folder": where the files lie}.
 """
 
 import json
 import os
 import re
 import secrets
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import shlex
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
-from archiver.presets import Preset
+from archiver.presets import PRESETS, Family, Preset, family_of
+from manifests.records import CodecSpec
 
 # Each file has a model card of the same name beside it.
 SHIPPED: dict[str, str] = {
@@ -50,7 +54,7 @@ def named_weights(name: str) -> Path:
 
 @dataclass(frozen=True)
 class Import:
-    """What completes a preset that the program comes without the weights of."""
+    """What completes a preset."""
 
     preset: str
     weights: tuple[str, ...]  # sha256, in the order of the spec
@@ -73,15 +77,27 @@ def remember(found: Import) -> Path:
     """From now on the preset is complete; an earlier import of it is forgotten, its files stay."""
     file = imported_folder() / f"{found.preset}.json"
     content = {"preset": found.preset, "weights": list(found.weights), "folder": str(found.folder.absolute())}
+    with _whole(file) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return file
+
+
+def forget(found: Import) -> None:
+    """Inverse of `remember`: the preset is again as it comes with the program; files stay."""
+    (imported_folder() / f"{found.preset}.json").unlink(missing_ok=True)
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[Path]:
+    """Where to write what is `file` when all is written."""
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.parent / f".{file.name}-{os.getpid()}-{secrets.token_hex(4)}"
     try:
-        unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        yield unfinished
         os.replace(unfinished, file)
     finally:
         with suppress(FileNotFoundError):
             unfinished.unlink()
-    return file
 
 
 def imports() -> Sequence[Import]:
@@ -104,30 +120,150 @@ def _recalled(file: Path) -> Import:
 
 def local_weights() -> Mapping[str, Path]:
     """All weights on this machine, by the sha256 that specs name them by."""
-    return {
-        **{sha256: file for found in imports() for sha256, file in found.files.items()},
-        **shipped_weights(),
-    }
+    imported = [pair for found in imports() for pair in found.files.items()]
+    # The same file may have been imported to several folders: one where it still lies counts.
+    return {**dict(sorted(imported, key=lambda pair: pair[1].is_file())), **shipped_weights()}
 
 
 def complete(preset: Preset) -> Preset:
-    """The preset with all its weights named; ValueError where they first have to be imported."""
-    if not preset.imported:
-        return preset
+    """The preset with all its weights named, imported ones if there are; ValueError where some are missing."""
     found = next((found for found in imports() if found.preset == preset.name), None)
     if found is None:
-        raise ValueError(
-            f"preset {preset.name} needs weights that do not come with the program: {how_to_import(preset)}"
-        )
-    for file in found.files.values():
-        if not file.is_file():
+        if preset.imported:
             raise ValueError(
-                f"preset {preset.name}: {file} is gone; import it again: {how_to_import(preset)}"
+                f"preset {preset.name} needs weights that do not come with the program: {how_to_import(preset)}"
             )
-    return replace(preset, spec=replace(preset.spec, weights=found.weights))
+        return preset
+    completed = replace(preset, spec=replace(preset.spec, weights=found.weights))
+    files_of(completed)
+    return completed
+
+
+def files_of(preset: Preset) -> Mapping[str, Path]:
+    """The weights that the preset names, sha256 -> file; ValueError where one is gone."""
+    here = local_weights()
+    found = {sha256: here[sha256] for sha256 in preset.spec.weights}
+    for file in found.values():
+        if not file.is_file():
+            family = family_of(preset.name)
+            back = f", or archiver weights forget {family.name}" if family and not preset.imported else ""
+            raise ValueError(
+                f"preset {preset.name}: {file} is gone; import it again: {how_to_import(preset)}{back}"
+            )
+    return found
+
+
+def find_spec(spec_id: str) -> tuple[CodecSpec, Mapping[str, Path]]:
+    """The spec of an id, and its weights: of a preset as it comes with the program, or with what was imported for it.
+
+    ValueError where it is of neither, or its weights are gone.
+    """
+    imported = {found.preset: found.weights for found in imports()}
+    for preset in PRESETS:
+        for weights in (preset.spec.weights, imported.get(preset.name, ())):
+            spec = replace(preset.spec, weights=weights)
+            if spec.id == spec_id:
+                return spec, files_of(replace(preset, spec=spec))
+    raise ValueError(f"spec {spec_id} is of no preset of this program: name the archive with --archive")
 
 
 def how_to_import(preset: Preset) -> str:
     """Example: perco-sd-0.0313 -> "archiver weights import perco-sd CHECKPOINT --base FOLDER --rate 0.0313"."""
-    family, _, rate = preset.name.rpartition("-")
-    return f"archiver weights import {family} CHECKPOINT --base FOLDER_OR_HUB_ID --rate {rate}"
+    family = family_of(preset.name)
+    assert family is not None
+    words = f"archiver weights import {family.name}"
+    if not family.published:
+        return f"{words} FILE"
+    return f"{words} CHECKPOINT --base FOLDER_OR_HUB_ID --rate {preset.name.removeprefix(family.name + '-')}"
+
+
+def how_to_use(recipe: str, file: Path, parts: Mapping[str, Path]) -> str | None:
+    """The command that completes presets with what a recipe has trained on `parts`; None where there are no such."""
+    family = family_of(recipe)
+    if family is None:
+        return None
+    words = ["archiver", "weights", "import", family.name, str(file)]
+    if any(preset.name == recipe for preset in family.presets):
+        words += ["--rate", recipe.removeprefix(family.name + "-")]
+    for name in family.parts:
+        if name in parts:
+            words += ["--part", f"{name}={parts[name]}"]
+    return shlex.join(words)
+
+
+def import_trained(
+    family: Family, file: Path, parts: Mapping[str, Path], presets: Sequence[Preset], folder: Path
+) -> tuple[Sequence[Import], Mapping[str, str]]:
+    """Those of the presets that a file of `archiver train` now completes, at least one, and of the others why not.
+
+    `parts` are what the training built on, where that did not come with the program. Codecs of all presets are loaded
+    first: where none can be, ValueError, and nothing has changed.
+    """
+    from archiver.codecs import load_codec
+    from pipelines.weights import sha256_of_file
+
+    files = [file, *_parts(family, file, parts)]
+    weights = tuple(sha256_of_file(one) for one in files)
+    named = dict(zip(weights, files, strict=True))
+    refused: dict[str, str] = {}
+    for preset in presets:
+        try:
+            load_codec(replace(preset.spec, weights=weights), named, "cpu")
+        except ValueError as error:
+            refused[preset.name] = str(error)
+    if len(refused) == len(presets):
+        raise ValueError(f"{file} fits no preset of {family.name}: {next(iter(refused.values()))}")
+    for sha256, one in named.items():
+        _keep(one, sha256, folder)
+    completed = [Import(preset.name, weights, folder) for preset in presets if preset.name not in refused]
+    for found in completed:
+        remember(found)
+    return completed, refused
+
+
+def _parts(family: Family, file: Path, given: Mapping[str, Path]) -> Sequence[Path]:
+    """What lies beside the file in a spec; ValueError where it is missing, or is not what the file was trained on."""
+    from pipelines.weights import sha256_of_file
+
+    if unknown := sorted(set(given) - set(family.parts)):
+        raise ValueError(
+            f"{family.name} builds on {', '.join(family.parts) or 'nothing'}, not on {unknown[0]}"
+        )
+    told, here, found = _built_on(file), local_weights(), []
+    for name in family.parts:
+        part = given.get(name) or here.get(told.get(name, ""))
+        if part is None and name not in told:
+            with suppress(ValueError):
+                part = named_weights(name)
+        if part is None:
+            raise ValueError(f"{file} builds on {name}, which is not here: --part {name}=FILE")
+        if sha256_of_file(part) != told.get(name, sha256_of_file(part)):
+            raise ValueError(f"{file} was trained on another {name} than {part}, of sha256 {told[name]}")
+        found.append(part)
+    return found
+
+
+def _built_on(file: Path) -> Mapping[str, str]:
+    """The sha256 of parts, by name, that `archiver train` noted beside its file; none where the note is not there."""
+    note = file.parent / "facts.json"
+    if not note.is_file():
+        return {}
+    try:
+        facts = json.loads(note.read_text(encoding="utf-8"))
+        told = dict(facts["parts"]) if facts["recipe"] == file.stem else {}
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{note} is not what `archiver train` writes beside its weights: {error}") from error
+    return {name: str(sha256) for name, sha256 in told.items()}
+
+
+def _keep(file: Path, sha256: str, folder: Path) -> None:
+    """A copy named by its hash; ValueError where the file is not what it was."""
+    from pipelines.weights import sha256_of_file
+
+    kept = folder / f"{sha256}.safetensors"
+    if kept.is_file() and sha256_of_file(kept) == sha256:
+        return
+    with _whole(kept) as unfinished:
+        shutil.copyfile(file, unfinished)
+        if sha256_of_file(unfinished) != sha256:
+            raise ValueError(f"{file} changed while it was read")

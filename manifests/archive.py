@@ -14,7 +14,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from manifests.mending import mended
 from manifests.part import FORMAT, SCHEMA, Part, parse_path, short_hash
 from manifests.plan import Plan, PlanHead, head_of_plan, plan_of, plan_to_parquet
-from manifests.records import CodecSpec
+from manifests.records import CodecSpec, check_members, object_of
 from manifests.storage import Location, Store, connect, delta_options, delta_uri
 
 DESCRIPTION = f"archiver format {FORMAT}"
@@ -42,11 +42,13 @@ class Summary:
 
     @staticmethod
     def from_json(content: bytes) -> "Summary":
-        """Inverse of `to_json`."""
-        found = json.loads(content)
-        if found.pop("format") != FORMAT:
+        """Inverse of `to_json`, but for what newer programs say beside it; ValueError for what is no summary."""
+        what = "a summary"
+        found = object_of(content, what)
+        if found.get("format") != FORMAT:
             raise ValueError(f"summary format of run {found.get('run')!r} is not {FORMAT}")
-        return Summary(**found)
+        check_members(found, Summary.__annotations__, what)
+        return Summary(**{name: found[name] for name in Summary.__annotations__})
 
 
 class Archive:
@@ -196,7 +198,7 @@ def _load_table(location: Location, version: int | None = None) -> DeltaTable:
     try:
         table = DeltaTable(_table_uri(location), version=version, storage_options=delta_options(location))
     except TableNotFoundError:
-        raise ValueError(f"no archive at {location.url}: expected a Delta Lake table below images/") from None
+        raise ValueError(f"no archive at {location}: expected a Delta Lake table below images/") from None
     except DeltaError as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
@@ -204,7 +206,7 @@ def _load_table(location: Location, version: int | None = None) -> DeltaTable:
         ) from error
     found = table.metadata().description
     if found != DESCRIPTION:
-        raise ValueError(f"{location.url} holds {found!r}, this program reads {DESCRIPTION!r}")
+        raise ValueError(f"{location} holds {found!r}, this program reads {DESCRIPTION!r}")
     return table
 
 

@@ -61,7 +61,7 @@ def commit(
         for key, why in sorted(changes.spared.items()):
             tell(key, why)
         return [part for part in changes.added if part.run == plan.run]
-    raise TimeoutError(f"{ATTEMPTS} commits to {archive.location.url} in a row met another driver's")
+    raise TimeoutError(f"{ATTEMPTS} commits to {archive.location} in a row met another driver's")
 
 
 def adoptable(archive: Archive, plan: Plan) -> list[Part]:

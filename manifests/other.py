@@ -2,7 +2,7 @@
 
 import calendar
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 import aiohttp
@@ -86,16 +86,21 @@ def mtime_of(info: Info) -> int:
     Example: mtime_of({"updated": "2024-05-01T00:00:10Z"}) -> 1714521610
     """
     for name in ("mtime", "LastModified", "last_modified", "updated", "date_time", "modified", "created"):
-        match info.get(name):
-            case int() | float() as seconds:
-                return int(seconds)
-            case str() as text:
-                return int(datetime.fromisoformat(text).timestamp())
-            case datetime() as time:
-                return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
-            case tuple() as fields:  # zip: year .. second, no zone
-                return calendar.timegm((*fields[:6], 0, 0, 0))
+        with suppress(ValueError):  # some other notation; zip: a month 0
+            match info.get(name):
+                case int() | float() as seconds:
+                    return int(seconds)
+                case str() as text:
+                    return _seconds(datetime.fromisoformat(text))
+                case datetime() as time:
+                    return _seconds(time)
+                case tuple() as fields:  # zip: year .. second, no zone
+                    return calendar.timegm((*fields[:6], 0, 0, 0))
     return 0
+
+
+def _seconds(time: datetime) -> int:
+    return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.part import FORMAT
+from manifests.records import check_members, object_of
 
 PLAN_SCHEMA = pa.schema(
     [
@@ -140,10 +141,14 @@ def _opened(run: str, content: bytes) -> pq.ParquetFile:
 
 
 def _head(run: str, file: pq.ParquetFile) -> PlanHead:
-    found = json.loads((file.metadata.metadata or {})[b"archiver"])
-    version = found.pop("format")
+    what = f"the plan of run {run}"
+    found = object_of((file.metadata.metadata or {}).get(b"archiver", b"{}"), what)
+    version = found.pop("format", None)
     if version != FORMAT:
         raise ValueError(f"plan format {version!r} of run {run}, this program reads {FORMAT}")
+    check_members(found, PlanHead.__annotations__, what, optional=("keep",))
+    if more := sorted(found.keys() - PlanHead.__annotations__.keys()):
+        raise ValueError(f"{what} says {more}, which only a newer program knows")
     return PlanHead(**found)
 
 

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, get_args, get_origin
 
 Param = int | float | str | bool
+SPEC_MEMBERS = {"name": str, "version": int, "params": dict[str, Param], "weights": list[str]}  # in JSON
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,53 @@ class CodecSpec:
 
     @staticmethod
     def from_json(content: bytes) -> "CodecSpec":
-        """Inverse of `to_json`."""
-        found = json.loads(content)
+        """Inverse of `to_json`; ValueError for what is no spec, or says more than this program knows."""
+        what = "a codec spec"
+        found = object_of(content, what)
+        check_members(found, SPEC_MEMBERS, what)
+        if more := sorted(found.keys() - SPEC_MEMBERS.keys()):
+            raise ValueError(f"{what} says {more}, which only a newer program knows")
         return CodecSpec(found["name"], found["version"], found["params"], tuple(found["weights"]))
 
     @property
     def id(self) -> str:
         """The first 16 hex digits of the sha256 of the canonical JSON."""
         return hashlib.sha256(self.to_json()).hexdigest()[:16]
+
+
+def object_of(content: bytes, what: str) -> dict[str, Any]:
+    """The members of a JSON object; ValueError where it is none."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{what} is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{what} is {type(found).__name__} in JSON, expected an object")
+    return found
+
+
+def check_members(
+    found: Mapping[str, object], kinds: Mapping[str, Any], what: str, optional: Iterable[str] = ()
+) -> None:
+    """ValueError where one is missing, or of another kind than those that it is to have."""
+    if missing := [name for name in kinds if name not in found and name not in optional]:
+        raise ValueError(f"{what} does not say {missing}")
+    for name, kind in kinds.items():
+        if name in found and not _is_of(found[name], kind):
+            expected = kind if get_args(kind) else kind.__name__
+            raise ValueError(f"{what} says {name} {repr(found[name])[:100]}, expected {expected}")
+
+
+def _is_of(value: object, kind: Any) -> bool:
+    """Example: _is_of({"cpu": 1}, dict[str, float]) -> True."""
+    container, of = get_origin(kind), get_args(kind)
+    if container is dict:
+        return isinstance(value, dict) and all(_is_of(one, of[1]) for one in value.values())
+    if container is list:
+        return isinstance(value, list) and all(_is_of(one, of[0]) for one in value)
+    if isinstance(value, bool):
+        return kind is bool or bool in of
+    return isinstance(value, int | float if kind is float else kind)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
 
@@ -29,14 +28,20 @@ class Location:
 
     def __str__(self) -> str:
         """The URL without credentials or signature."""
-        if self.scheme == LOCAL or "::" in self.url:
-            return self.url
-        parts = urlsplit(self.url)
-        host = parts.netloc.rpartition("@")[2]
-        return urlunsplit(parts._replace(netloc=host, query="..." if parts.query else ""))
+        return "::".join(_without_secrets(link) for link in self.url.split("::"))
 
     def __repr__(self) -> str:
         return f"Location({str(self)!r}, options {sorted(name for name, _ in self.options)})"
+
+
+def _without_secrets(link: str) -> str:
+    """One URL of a chain, without user, password and query."""
+    scheme, mark, rest = link.partition("://")
+    if not mark:
+        return link
+    place, question, _ = rest.partition("?")
+    host, slash, path = place.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}{question and '?...'}"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,6 +34,7 @@ TOO_LARGE = "too large"
 DAMAGED = "damaged image"
 
 MAX_PIXELS = 250_000_000
+BAND = 256  # rows
 NEVER_OPENED = ("EPS",)  # Pillow would run Ghostscript on it
 # What Pillow's plugins were seen to raise on damaged files.
 DAMAGE = (
@@ -125,7 +127,7 @@ def _pixels_and_notes(image: Image.Image, content: bytes) -> SourceImage:
     image.load()
     orientation = _orientation(image)
     profile = image.info.get("icc_profile")
-    eight_bit, reduction = _to_eight_bits(image)
+    eight_bit, reduction = _to_eight_bits(image, bits)
     colour, alpha = _split_alpha(eight_bit)
     rgb, conversion = _to_srgb(colour, profile)
     flattened = None
@@ -161,23 +163,35 @@ def _bits_a_channel(image: Image.Image, content: bytes) -> int:
     return 8
 
 
-def _to_eight_bits(image: Image.Image) -> tuple[Image.Image, str | None]:
-    """16-bit, 32-bit and float greys to 8 bits; others as they are."""
+def _to_eight_bits(image: Image.Image, bits: int) -> tuple[Image.Image, str | None]:
+    """16-bit, 32-bit and float greys to 8 bits; others as they are. `bits`: of a channel, as the header tells."""
     if not (image.mode.startswith("I") or image.mode == "F"):
         return image, None
-    levels = np.nan_to_num(np.asarray(image).astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(levels.min()), float(levels.max())
-    if image.mode != "F" and low >= 0 and high <= 65535:
-        scaled, note = levels / 257, "16 bits a channel reduced to 8"
+    extremes = [(levels.min(), levels.max()) for _, levels in _bands(image)]
+    low, high = float(min(low for low, _ in extremes)), float(max(high for _, high in extremes))
+    zero, scale = 0.0, 1.0
+    if image.mode == "I" and bits == 32 and low >= 0 and high <= 255:
+        note = "32-bit integers 0..255 reduced to 8 bits"
+    elif image.mode != "F" and low >= 0 and high <= 65535:
+        scale, note = 1 / 257, "16 bits a channel reduced to 8"
     elif image.mode == "F" and low >= 0 and high <= 1:
-        scaled, note = levels * 255, "floats 0..1 reduced to 8 bits"
+        scale, note = 255.0, "floats 0..1 reduced to 8 bits"
     elif image.mode == "F" and low >= 0 and high <= 255:
-        scaled, note = levels, "floats 0..255 reduced to 8 bits"
+        note = "floats 0..255 reduced to 8 bits"
     else:
-        scaled = (levels - low) * (255 / max(high - low, np.finfo(np.float64).tiny))
+        zero, scale = low, 255 / max(high - low, np.finfo(np.float64).tiny)
         note = f"levels {low:.6g} to {high:.6g} stretched to 8 bits"
-    eight: NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)
+    eight: NDArray[np.uint8] = np.empty((image.height, image.width), dtype=np.uint8)
+    for top, levels in _bands(image):
+        eight[top : top + BAND] = np.rint((levels - zero) * scale)
     return Image.fromarray(eight), note
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """First row and levels of a few rows at a time, what is not finite as 0: doubles of all would fill memory."""
+    for top in range(0, image.height, BAND):
+        band = np.asarray(image.crop((0, top, image.width, min(top + BAND, image.height))))
+        yield top, np.nan_to_num(band.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
@@ -198,8 +212,13 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, st
     if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            if image.mode == "L" and source.profile.xcolor_space.strip() == "RGB":
+            of = source.profile.xcolor_space.strip()
+            if image.mode == "L" and of == "RGB":
                 image = image.convert("RGB")
+            elif (
+                image.mode == "RGB" and of == "GRAY" and _grey(image)
+            ):  # was a palette, or had an alpha channel
+                image = image.convert("L")
             transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), image.mode, "RGB")
             if image.mode in ("L", "RGB") and _changes_little(transform, image.mode):
                 return image.convert("RGB"), None
@@ -218,6 +237,11 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, st
     if image.mode == "CMYK":
         note = note or "CMYK without a profile converted to sRGB"
     return image.convert("RGB"), note
+
+
+def _grey(image: Image.Image) -> bool:
+    red, green, blue = (channel.tobytes() for channel in image.split())
+    return red == green == blue
 
 
 def _changes_little(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:

@@ -1,4 +1,4 @@
-"""A training that takes seconds: networks of 8 channels, three photographs."""
+"""Trainings that take seconds, of three photographs: networks of 8 channels, and a toy that learns a mean colour."""
 
 import json
 from functools import partial
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from archiver.codecs.layered_shape import Shape
 from archiver.training.layered import LayeredCrops, LayeredTask, LayeredWeights
@@ -13,6 +14,8 @@ from archiver.training.layered_fit import StyleFit, fitted
 from archiver.training.loop import Run, Schedule
 from archiver.training.perceptual import Weights
 from archiver.training.recipe import Recipe
+from archiver.training.stream import PlainCrops
+from archiver.training.task import Batch, Step
 from tests.samples import photograph
 
 SHAPE = {
@@ -41,6 +44,64 @@ TINY = Recipe(
 )
 
 
+class Toy(nn.Module):
+    """Two weights, one of which is frozen at step `FROZEN`, and all kinds of things to remember."""
+
+    FROZEN = 2
+    first: Tensor  # (3,), of the first batch
+    mean: Tensor  # (3,), a running one
+    seen: Tensor  # a whole number that follows from the latest batch
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.colour, self.early = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(3))
+        self.register_buffer("first", torch.zeros(3))
+        self.register_buffer("mean", torch.zeros(3))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int16))
+
+
+class ToyTask:
+    """See `Task`: the generator, which is its own picture, becomes the mean colour."""
+
+    def __init__(self) -> None:
+        self.generator = Toy()
+        self.critic = None
+
+    def prepared(self, batch: Batch, random: torch.Generator) -> Batch:
+        return batch
+
+    def generated(self, network: nn.Module, batch: Batch) -> Tensor:
+        colour = network.get_parameter("colour") + network.get_parameter("early")
+        return colour[:, None, None].expand_as(batch["target"])
+
+    def generator_loss(self, batch: Batch, step: int, random: torch.Generator) -> Step:
+        toy, target = self.generator, batch["target"].mean((0, 2, 3))
+        toy.early.requires_grad_(step < Toy.FROZEN)
+        if step == 0:
+            toy.first.copy_(target)
+        toy.mean.lerp_(target, 0.1)
+        toy.seen.fill_(int(target.sum() * 1000))
+        loss = (toy.colour + toy.early - target).square().mean()
+        return Step(loss, {"loss": float(loss.detach())})
+
+    def critic_loss(self, batch: Batch, step: int) -> Step | None:
+        return None
+
+    def validated(self, network: nn.Module, batch: Batch) -> dict[str, float]:
+        return {}
+
+
+TOY = Recipe(
+    "toy",
+    task=lambda _: ToyTask(),
+    crops=PlainCrops(16),
+    crop=16,
+    batch=4,
+    schedule=Schedule(steps=6, rate=1e-2, warm_up=1, cool_down=1, save_seconds=0),
+    shape={},
+)
+
+
 def write_photographs(parent: Path) -> Path:
     """A folder of three photographs with a list beside it that tells their licences."""
     folder = parent / "train"
@@ -55,5 +116,6 @@ def write_photographs(parent: Path) -> Path:
 
 def weights_of(run: Run) -> dict[str, torch.Tensor]:
     tensors = {f"generator.{name}": value for name, value in run.modules[0].state_dict().items()}
-    tensors |= {f"critic.{name}": value for name, value in run.modules[1].state_dict().items()}
+    for critic in run.modules[1:]:
+        tensors |= {f"critic.{name}": value for name, value in critic.state_dict().items()}
     return tensors | {f"ema.{name}": value for name, value in run.ema.items()}

@@ -16,7 +16,12 @@ def check_encoder(spec: CodecSpec) -> None:
 
 
 def load_codec(spec: CodecSpec, weights: Mapping[str, Path], device: str) -> Codec:
-    """The codec of a spec, its `weights` (sha256 -> local safetensors file) on `device` ("cpu", "cuda:0")."""
+    """The codec of a spec, its `weights` (sha256 -> local safetensors file) on `device` ("cpu", "cuda:0").
+
+    ValueError for a spec or weights that this program does not know, and for a device that is not here.
+    """
+    if spec.weights:
+        _check_device(device)
     match spec.name:
         case "avif":
             from archiver.codecs.avif import load_avif
@@ -40,3 +45,15 @@ def load_codec(spec: CodecSpec, weights: Mapping[str, Path], device: str) -> Cod
             return load_sprdiff(spec, weights, device)
         case _:
             raise ValueError(f"codec {spec.name!r}, this program knows: avif, layered, gan, perco, sprdiff")
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        why = str(error).splitlines()[0][:200]
+        raise ValueError(
+            f'device {device!r}, expected "cpu" or a GPU that is here, "cuda:0": {why}'
+        ) from error

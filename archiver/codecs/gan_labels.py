@@ -54,10 +54,12 @@ def moved(palette: Tensor, features: Tensor, share: float) -> Tensor:
 def cell_labels(labels_HW: NDArray[np.uint8], own_hw: NDArray[np.uint8], cell: int) -> NDArray[np.uint8]:
     """Labels of pixels -> of cells: 0 (coded) where any pixel is, else what most are; OWN becomes `own_hw`'s.
 
-    Cells beyond the edges are those of the last pixels.
+    Cells beyond the edges are those of the last pixels. ValueError where the two are of pictures of other sizes.
     """
     h, w = own_hw.shape
     height, width = labels_HW.shape
+    if (-(-height // cell), -(-width // cell)) != (h, w):
+        raise ValueError(f"labels of {width} x {height} pixels, expected some of {w} x {h} cells of {cell}")
     whole = np.pad(labels_HW, ((0, h * cell - height), (0, w * cell - width)), mode="edge")
     cells = whole.reshape(h, cell, w, cell).swapaxes(1, 2).reshape(h, w, cell * cell)
     found = np.zeros((h, w), dtype=np.uint8)

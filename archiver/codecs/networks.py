@@ -18,6 +18,9 @@ Network = TypeVar("Network", bound=nn.Module)
 
 PACKED_FROM = 32  # weights of an output: for fewer, their step would cost what int8 saves
 STEPS = ".steps"  # ends the name of the steps of a packed tensor
+# Of what a weights file says of its network: letters, widths, and how often something is repeated.
+LONGEST_SHAPE, WIDEST, DEEPEST = 10_000, 65_536, 32
+DEPTHS = ("blocks", "layers", "levels", "slices", "rates", "per_block")  # end their names
 
 
 def channels_last(network: Network) -> Network:
@@ -69,18 +72,48 @@ def load_network(file: Path, make: Callable[[dict[str, int]], Network], device: 
     """Inverse of `save_network`: in fp32, for inference; ValueError for a file of another network."""
     try:
         with safe_open(file, "pt") as found:
-            shape = json.loads((found.metadata() or {})["shape"])
+            shape = _shape((found.metadata() or {})["shape"])
             tensors = {name: found.get_tensor(name) for name in found.keys()}  # noqa: SIM118
         for name in [name for name in tensors if name.endswith(STEPS)]:
-            whole = tensors[name.removesuffix(STEPS)]
-            tensors[name.removesuffix(STEPS)] = whole.float() * _along(tensors.pop(name), whole)
+            whole, steps = tensors[name.removesuffix(STEPS)], tensors.pop(name)
+            if steps.shape != whole.shape[:1]:
+                raise ValueError(f"{name} is {tuple(steps.shape)}, expected {tuple(whole.shape[:1])}")
+            tensors[name.removesuffix(STEPS)] = whole.float() * _along(steps, whole)
+        with torch.device("meta"):  # no memory before it is known that the file holds such a network
+            _check_same(make(shape).state_dict(), tensors)
         network = make(shape)
         network.load_state_dict(tensors)
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         told = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{file.name} holds other weights than this codec's: {told}") from error
     network.eval().requires_grad_(False).to(device)
     return channels_last(network)
+
+
+def _shape(told: str) -> dict[str, int]:
+    """What a file says of its network's sizes; ValueError for what no network of ours has."""
+    if len(told) > LONGEST_SHAPE:
+        raise ValueError(f"a shape of {len(told):,} letters, expected {LONGEST_SHAPE:,} at most")
+
+    def bounded(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        for name, value in pairs:
+            most = DEEPEST if name.endswith(DEPTHS) else WIDEST
+            for number in value if isinstance(value, list) else [value]:
+                if isinstance(number, int | float) and not 0 <= number <= most:
+                    raise ValueError(f"{name} {number}, expected 0 to {most:,}")
+        return dict(pairs)
+
+    shape: dict[str, int] = json.loads(told, object_pairs_hook=bounded)
+    return shape
+
+
+def _check_same(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """ValueError where names or shapes are not those expected."""
+    if other := sorted(expected.keys() ^ found.keys()):
+        raise ValueError(f"{other[0]} is {'missing' if other[0] in expected else 'too many'}")
+    for name, tensor in expected.items():
+        if tensor.shape != found[name].shape:
+            raise ValueError(f"{name} is {tuple(found[name].shape)}, expected {tuple(tensor.shape)}")
 
 
 def levels_of(made: Tensor) -> NDArray[np.uint8]:

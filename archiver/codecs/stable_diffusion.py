@@ -69,6 +69,9 @@ class TextEncoder:
                 kept = kept.rpartition(" ")[0].rstrip()
             caption = kept if len(kept) < len(caption) else caption[:-1]
 
+    def to(self, device: torch.device) -> None:
+        nn.Module.to(self.model, device)
+
     def embedded(self, tokens_bn: Tensor) -> Tensor:
         """Ids of `filled` -> (B, n, E), fp32."""
         out: Tensor = self.model(input_ids=tokens_bn.to(self.model.device)).last_hidden_state

@@ -13,7 +13,7 @@ def codecs(as_json: AsJson = False) -> None:
     """List the codec presets, smallest pictures first."""
     there = {found.preset: found.weights for found in imports()}
     presets = sorted((_complete(preset, there) for preset in PRESETS), key=lambda preset: preset.bpp)
-    missing = {preset.name for preset in presets if preset.imported and not preset.spec.weights}
+    missing = {preset.name for preset in presets if preset.imported and preset.name not in there}
     if as_json:
         print_json(
             [
@@ -26,6 +26,7 @@ def codecs(as_json: AsJson = False) -> None:
                     "gpu": preset.gpu,
                     "spec": None if preset.name in missing else preset.spec.id,
                     "needs": how_to_import(preset) if preset.name in missing else None,
+                    "imported": preset.name in there,
                     "summary": preset.summary,
                 }
                 for preset in presets
@@ -55,10 +56,12 @@ def codecs(as_json: AsJson = False) -> None:
             for preset in presets
         ],
     )
+    if used := [preset.name for preset in presets if preset.name in there]:
+        say(f"with imported weights, see `archiver weights ls`: {', '.join(used)}")
     say("* the default of `archiver encode`")
 
 
 def _complete(preset: Preset, imported: Mapping[str, tuple[str, ...]]) -> Preset:
     """With the weights that were imported for it, if any."""
     weights = imported.get(preset.name, preset.spec.weights)
-    return replace(preset, spec=replace(preset.spec, weights=weights)) if preset.imported else preset
+    return replace(preset, spec=replace(preset.spec, weights=weights))

@@ -1,7 +1,7 @@
 """`archiver export` and `archiver decode`: one image out of an archive as a tiny file, and such a file as a PNG."""
 
+import errno
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,6 +32,7 @@ def export(
     from pipelines.select import open_archive
     from pipelines.weights import default_cache
 
+    _check_new(file)
     opened = open_archive(location(archive, archive_option))
     # Decoded once, so that no file leaves that cannot be.
     (found,) = restore_rows(opened, [key], load_codec, default_cache(), "cpu")
@@ -62,6 +63,7 @@ def decode(
     from pipelines.images import write_image
     from pipelines.provenance import Provenance
 
+    _check_new(png)
     try:
         image, spec_id = unpack(file.read_bytes(), caption_table())
     except ValueError as error:
@@ -93,23 +95,27 @@ def _codec(spec_id: str, archive: str | None, options: list[str] | None) -> "tup
         opened = open_archive(location(archive, options))
         spec = opened.spec(spec_id)
         return spec, load_codec(spec, fetch_weights(opened, spec, default_cache()), "cpu")
-    from archiver.presets import PRESETS
-    from archiver.weights import complete, imports, local_weights
+    from archiver.weights import find_spec
 
-    imported = {found.preset: found.weights for found in imports()}
-    for preset in PRESETS:
-        spec = replace(preset.spec, weights=imported.get(preset.name, preset.spec.weights))
-        if spec.id == spec_id:
-            complete(preset)
-            weights = local_weights()
-            return spec, load_codec(spec, {sha256: weights[sha256] for sha256 in spec.weights}, "cpu")
-    raise ValueError(f"spec {spec_id} is of no preset of this program: name the archive with --archive")
+    spec, weights = find_spec(spec_id)
+    return spec, load_codec(spec, weights, "cpu")
+
+
+def _check_new(file: Path) -> None:
+    """FileExistsError where it is there, NotADirectoryError where it would have no folder."""
+    if file.exists() or file.is_symlink():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(file))
+    if not file.parent.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(file.parent))
 
 
 def _write_new(file: Path, content: bytes) -> None:
     """Whole or not at all; FileExistsError where it is there."""
-    if file.exists():
-        raise FileExistsError(17, os.strerror(17), str(file))
-    unfinished = file.with_name(f"{file.name}.{os.getpid()}")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, file)
+    from manifests.storage import connect, locate
+
+    _check_new(file)
+    try:
+        connect(locate(str(file.parent.absolute()))).write(file.name, content)
+    except OSError as error:
+        error.filename = str(file)
+        raise

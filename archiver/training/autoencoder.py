@@ -40,6 +40,8 @@ class AutoencoderTask:
             "noise_HW": (crops, 1, side, side),
         }
         device = batch["target"].device
+        if self.judges:
+            self.judges.to(device)
         return batch | {name: torch.randn(*size, generator=random).to(device) for name, size in sizes.items()}
 
     def generated(self, network: nn.Module, batch: Batch) -> Tensor:

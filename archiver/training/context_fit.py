@@ -14,10 +14,14 @@ Plane = tuple[NDArray[np.int8], int]  # symbols (C, h, w), and their rate
 
 
 def fit_context(context: ContextModel, planes: Sequence[Plane], device: torch.device) -> ContextModel:
-    """The model, taught by windows of the planes; changed in place."""
+    """The model, taught by windows of the planes; changed in place.
+
+    Planes smaller than FIT_SIDE are left out, unless all are: with windows as small it would learn of borders alone.
+    """
     rng = np.random.default_rng(0)
     context.train().requires_grad_(True)
     optimiser = torch.optim.Adam(context.parameters(), 1e-3)
+    planes = [plane for plane in planes if min(plane[0].shape[1:]) >= FIT_SIDE] or planes
     side = min([FIT_SIDE, *(min(symbols.shape[1:]) for symbols, _ in planes)])
     for step in range(FIT_STEPS):
         optimiser.param_groups[0]["lr"] = 1e-3 * (1 - step / FIT_STEPS)

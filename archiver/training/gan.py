@@ -101,6 +101,7 @@ class GanTask:
         crops, side = batch["target"].shape[0], batch["target"].shape[-1]
         cells = side // CELL
         device = batch["target"].device
+        self.judges.to(device)
         rate = self.rates[int(torch.randint(0, len(self.rates), (), generator=random))]
         return batch | {
             "channels": torch.full((crops,), rate, device=device),
@@ -167,7 +168,8 @@ class GanTask:
                     flat = seen.permute(0, 2, 3, 1).flatten(0, 2)
                     chosen = torch.randperm(flat.shape[0], generator=random).repeat(2)[: palette.shape[0]]
                     palette.copy_(flat[chosen])
-                palette.copy_(moved(palette, seen, 0.05))
+                after = moved(palette, seen, 0.05)
+                palette.copy_(torch.where(after.isfinite(), after, palette))
             return clusters(target, palette, CELL)
 
     def _beside(self, shown: Tensor, looks: Tensor) -> Tensor:

@@ -104,6 +104,7 @@ class LayeredTask:
         """Adds the noise that the enhancer is given, and what stands for rounding."""
         crops, side = batch["target"].shape[0], batch["target"].shape[-1]
         device = batch["target"].device
+        self.judges.to(device)
         symbols = self.generator.enhancer.shape.side, side // CELL, side // CELL
         return batch | {
             "noise_hw": torch.randn(crops, 1, side // 4, side // 4, generator=random).to(device),

@@ -2,13 +2,13 @@
 
 import copy
 import json
-import os
+import math
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -17,12 +17,15 @@ from torch import Tensor, nn
 
 from archiver.codecs.networks import channels_last
 from archiver.precision import autocast
-from archiver.training.ranks import Ranks
+from archiver.training.checkpoint import put_in_place, read_checkpoint
+from archiver.training.ranks import Ranks, signals_held
 from archiver.training.stream import Arrays, Feed, batches, block_of
 from archiver.training.task import Batch, Task
 
 CHECKPOINT = "checkpoint.pt"
 HELD_OUT = 40
+MOST_SKIPPED = 100  # steps in a row
+SAME = ("recipe", "source", "listing", "crop", "batch", "parts")  # facts of a run that goes on
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,11 @@ class Progress:
     terms: dict[str, float]
     kind: str = "train"  # or "check": measured on held-out photographs
 
+    def told(self) -> dict[str, object]:
+        """For JSON, which knows finite numbers only: null in place of others."""
+        terms = {name: value if math.isfinite(value) else None for name, value in self.terms.items()}
+        return {**vars(self), "terms": terms}
+
 
 def tensors_of(arrays: Arrays, device: torch.device) -> Batch:
     """uint8 (B, H, W, 3) -> float (B, 3, H, W) in [-1, 1], channels last; other arrays as they are."""
@@ -89,18 +97,21 @@ class Run:
         out: Path,
         device: torch.device,
         ranks: Ranks = Ranks(),  # noqa: B008 - frozen
+        facts: Mapping[str, object] | None = None,  # for facts.json; those in SAME stay the same along a run
     ) -> None:
         self.task, self.schedule, self.out, self.device, self.ranks = task, schedule, out, device, ranks
         if feed.batch % schedule.parts or (schedule.parts > 1 and task.critic is not None):
             raise ValueError(
                 f"a batch of {feed.batch} crops in {schedule.parts} parts, with or without a critic"
             )
-        self.seed = feed.seed
+        self.seed, self.facts = feed.seed, dict(facts or {})
         feed = replace(feed, seed=feed.seed + 100_003 * ranks.rank)
         # Never trained on: each fortieth photograph, cut once, at settings that stay the same along a run.
         self.feed = replace(feed, photos=tuple(p for n, p in enumerate(feed.photos) if n % HELD_OUT))
         self.held_out = replace(feed, photos=feed.photos[::HELD_OUT], block_photos=4, crops_a_photo=4)
         self.step = 0
+        self.whole = True  # no step is under way
+        self.skipped = 0  # steps in a row, up to this one
         self.modules: list[nn.Module] = [task.generator, *([task.critic] if task.critic is not None else [])]
         for module in self.modules:
             channels_last(module.to(device))
@@ -120,6 +131,8 @@ class Run:
         return {
             "step": self.step,
             "seed": self.seed,
+            "steps": self.schedule.steps,
+            "facts": {name: self.facts[name] for name in SAME if name in self.facts},
             "modules": [module.state_dict() for module in self.modules],
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "ema": self.ema,
@@ -129,23 +142,49 @@ class Run:
         """All ranks hold the same: the first one writes it."""
         if self.ranks.rank:
             return
-        unfinished = self.out / f"{CHECKPOINT}.{os.getpid()}"
-        torch.save(self.state(), unfinished)
-        os.replace(unfinished, self.out / CHECKPOINT)
+        with put_in_place(self.out / CHECKPOINT) as unfinished, open(unfinished, "wb") as file:
+            torch.save(self.state(), file)
 
     def load(self, file: Path) -> None:
-        """Inverse of `save`; ValueError where the checkpoint is of other networks or another seed."""
-        found = torch.load(file, map_location=self.device, weights_only=True)
-        if found["seed"] != self.seed:
-            raise ValueError(f"{file} was trained with seed {found['seed']}, not {self.seed}")
+        """Inverse of `save`; ValueError where the checkpoint is damaged, or of another run than this one."""
+        found = read_checkpoint(file, self.device)
+        self._check_same(file, found)
         try:
+            if len(found["modules"]) != len(self.modules):
+                raise RuntimeError(f"{len(found['modules'])}, not {len(self.modules)}")
             for module, state in zip(self.modules, found["modules"], strict=True):
                 module.load_state_dict(state)
-        except RuntimeError as error:
+            for optimiser, state in zip(self.optimisers, found["optimisers"], strict=True):
+                optimiser.load_state_dict(state)
+            self.ema, self.step = found["ema"], found["step"]
+        except (RuntimeError, ValueError) as error:
             raise ValueError(f"{file} holds other networks: {str(error).splitlines()[0]}") from error
-        for optimiser, state in zip(self.optimisers, found["optimisers"], strict=True):
-            optimiser.load_state_dict(state)
-        self.ema, self.step = found["ema"], found["step"]
+        except KeyError as error:
+            raise ValueError(f"{file} is no checkpoint of a training: it has no {error}") from error
+
+    def _check_same(self, file: Path, found: Mapping[str, Any]) -> None:
+        """ValueError that names all that a checkpoint has otherwise; older ones tell less."""
+        before, now = {"seed": found.get("seed"), **found.get("facts", {})}, {"seed": self.seed, **self.facts}
+        differing = [
+            f"{name} {before[name]}, not {fact}"
+            for name, fact in now.items()
+            if before.get(name, fact) != fact
+        ]
+        if found.get("steps", 0) > self.schedule.steps:
+            differing.append(f"{found['steps']} steps, not fewer ({self.schedule.steps})")
+        if differing:
+            raise ValueError(
+                f"{file} was trained with {'; '.join(differing)}: expected the same, or another folder"
+            )
+
+    def begin(self) -> None:
+        """Goes on from `out/checkpoint.pt` where there is one, and tells what this run is in facts.json."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        if (self.out / CHECKPOINT).exists():
+            self.load(self.out / CHECKPOINT)
+        if self.facts and not self.ranks.rank:
+            with put_in_place(self.out / "facts.json") as unfinished:
+                unfinished.write_text(json.dumps(self.facts, indent=1) + "\n")
 
     def averaged(self) -> nn.Module:
         """The generator with the moving average of its weights, for measuring and shipping."""
@@ -159,6 +198,7 @@ class Run:
 
     def advance(self, arrays: Arrays) -> dict[str, float]:
         """One step of all networks."""
+        self.whole = False
         random = self.random()
         factor = self.schedule.factor(self.step)
         for optimiser, rate in zip(
@@ -178,19 +218,22 @@ class Run:
                     made.append(self.task.generator_loss(batch, self.step, random))
                 yield made[-1].loss / parts
 
-        norm = self._descend(0, losses())
+        norms = [self._descend(0, losses())]
         terms = {name: sum(step.terms[name] for step in made) / parts for name in made[0].terms}
-        terms["norm"] = norm
+        terms["norm"] = norms[0]
         if critic is not None:
             critic.requires_grad_(True)
             with autocast(self.device):
                 judged = self.task.critic_loss(batch, self.step)
             if judged is not None:
                 terms |= judged.terms
-                self._descend(1, [judged.loss])
-            self.ranks.average_remembered(critic)
+                norms.append(self._descend(1, [judged.loss]))
+        for module in self.modules:
+            self.ranks.share_remembered(module, first=self.step == 0)
         self._average()
+        self._count_skipped(norms)
         self.step += 1
+        self.whole = True
         return terms
 
     def _descend(self, place: int, losses: Iterable[Tensor]) -> float:
@@ -205,6 +248,15 @@ class Run:
         if bool(torch.isfinite(norm)):  # one bad batch must not end a run of days
             optimiser.step()
         return float(norm)
+
+    def _count_skipped(self, norms: list[float]) -> None:
+        """ValueError where nothing has been learned for long, and no step will mend it."""
+        self.skipped = 0 if all(map(math.isfinite, norms)) else self.skipped + 1
+        if self.skipped == MOST_SKIPPED:
+            raise ValueError(
+                f"{MOST_SKIPPED} steps in a row, up to step {self.step + 1}, without a finite gradient: "
+                "what is saved is from before them"
+            )
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -235,15 +287,18 @@ class Run:
 def train(run: Run, minutes: float | None = None) -> Generator[Progress]:
     """Each step to the schedule's last one, or for some minutes; goes on from `out/checkpoint.pt` where there is one.
 
-    Whoever stops asking for more steps stops the run: it is saved then, and every few minutes.
+    Whoever stops asking for more steps stops the run: it is saved then, and every few minutes. A signal stops it after
+    the step under way. What is saved is the state after a whole step that was not skipped.
     """
-    run.out.mkdir(parents=True, exist_ok=True)
-    if (run.out / CHECKPOINT).exists():
-        run.load(run.out / CHECKPOINT)
+    run.begin()
     held_out = block_of(run.held_out, 0)
     started = saved = time.monotonic()
     name = f"log-{run.ranks.rank}.jsonl" if run.ranks.rank else "log.jsonl"
-    with open(run.out / name, "a") as log, closing(batches(run.feed, run.step)) as stream:
+    with (
+        signals_held() as signals,
+        open(run.out / name, "a") as log,
+        closing(batches(run.feed, run.step)) as stream,
+    ):
         try:
             while run.step < run.schedule.steps:
                 progress = Progress(run.step + 1, time.monotonic() - started, run.advance(next(stream)))
@@ -254,15 +309,17 @@ def train(run: Run, minutes: float | None = None) -> Generator[Progress]:
                     found = Progress(run.step, time.monotonic() - started, run.check(held_out), "check")
                     _write(log, found)
                     yield found
-                if time.monotonic() - saved > run.schedule.save_seconds:
+                if time.monotonic() - saved > run.schedule.save_seconds and not run.skipped:
                     run.save()
                     saved = time.monotonic()
-                if minutes is not None and time.monotonic() - started > 60 * minutes:
+                late = minutes is not None and time.monotonic() - started > 60 * minutes
+                if run.ranks.any_says(late or bool(signals), run.device):
                     break
         finally:
-            run.save()
+            if run.whole and not run.skipped:
+                run.save()
 
 
 def _write(log: TextIO, progress: Progress) -> None:
-    log.write(json.dumps(vars(progress)) + "\n")
+    log.write(json.dumps(progress.told(), allow_nan=False) + "\n")
     log.flush()

@@ -49,7 +49,8 @@ class Mosaic(nn.Module):
         before, seen = self.get_buffer("moments"), self.get_buffer("seen")
         now = self.KEPT * before[kind] + (1 - self.KEPT) * (moments + squared(moments)).mean(1)
         total = self.KEPT * seen[kind] + (1 - self.KEPT)
-        before[kind], seen[kind] = now.detach(), total
+        if bool(torch.isfinite(now).all()):  # else one bad batch would be remembered for ever
+            before[kind], seen[kind] = now.detach(), total
         together = now / total
         distance: Tensor = dists.apart((together - squared(together))[:, None])[0]
         slope = total / (1 - self.KEPT)
@@ -68,6 +69,11 @@ class Judges:
             self.critic["mosaic"] = Mosaic(kinds)
         self.lpips = LPIPS("alexnet").eval()
         self.dists = DISTS().eval()
+
+    def to(self, device: torch.device) -> None:
+        """Moves the distances; the critics are moved as a part of the task."""
+        self.lpips.to(device)
+        self.dists.to(device)
 
     def generator_loss(
         self,

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from archiver.codecs.autoencoder import LATENT, load_autoencoder
-from archiver.codecs.perco_networks import Perco, RateShape, Shape
+from archiver.codecs.perco_networks import Perco, Rate, RateShape, Shape
 from archiver.codecs.perco_sampling import LEVELS, TIMES, Corners, Tiling, sampled, times_of
 from archiver.codecs.perco_spaces import EmbeddedSpace, Reader, Space, WordReader
 from archiver.codecs.perco_text import TextShape, to_list, words_of
+from archiver.codecs.stable_diffusion import TextEncoder
 from archiver.perception.lpips import LPIPS
 from archiver.precision import autocast
 from archiver.training.stream import Arrays, PlainCrops
@@ -113,12 +114,20 @@ class PercoTask:
         self.levels = LEVELS[extra.levels]()
         self.lpips = LPIPS("vgg16").eval() if extra.lpips else None
 
+    def place(self, device: torch.device) -> None:
+        """Moves what is no part of the generator to where it is trained."""
+        self.space.to(device)
+        if isinstance(self.reader, TextEncoder):
+            self.reader.to(device)
+        if self.lpips is not None:
+            self.lpips.to(device)
+
     def prepared(self, batch: Batch, random: torch.Generator) -> Batch:
         """Adds latents, tokens, noise and times."""
         target = batch["target"]
         count, device = target.shape[0], target.device
+        self.place(device)
         with torch.no_grad(), autocast(device):
-            self.space.to(device)
             latents = self.space.encode(target).float()
         kept = (torch.rand(count, generator=random) >= self.extra.dropped).tolist()
         captions = [
@@ -136,7 +145,7 @@ class PercoTask:
         """At one rate, which follows from the step alone: all ranks have to agree on it."""
         network, latents = self.generator.network, batch["latents"]
         rate = network.rate(int(np.random.default_rng(step).integers(len(network.rates))))
-        z_hat, _ = rate.vq(rate.hyper(latents), random)
+        z_hat = quantised(rate, latents, random)
         noisy = self.levels.noisy(latents, batch["noise"], batch["times"])
         v = self.levels.v(latents, batch["noise"], batch["times"])
         found = network.velocity(noisy, z_hat, batch["times"], self._text(network, batch["tokens"]))
@@ -150,7 +159,7 @@ class PercoTask:
             terms["direct"] = float(direct.detach())
         if self.lpips is not None:
             clean = self.levels.clean(noisy, found.float(), batch["times"])
-            apart = self._apart(self.lpips.to(latents.device), clean, batch["target"], random)
+            apart = self._apart(self.lpips, clean, batch["target"], random)
             losses.append(self.extra.lpips * apart)
             terms["lpips"] = float(apart.detach())
         return Step(torch.stack(losses).sum(), terms)
@@ -221,6 +230,17 @@ class PercoTask:
                 f"codes{number}": perplexity(perco.rate(number).vq.seen),
             }
         return found
+
+
+def quantised(rate: Rate, latents: Tensor, random: torch.Generator) -> Tensor:
+    """z_hat; the codes learn from finite latents alone."""
+    before = [buffer.clone() for buffer in rate.vq.buffers()]
+    z_hat: Tensor = rate.vq(rate.hyper(latents), random)[0]
+    # Afterwards, when all ranks have told each other their sums, they agree on it.
+    if not all(bool(buffer.isfinite().all()) for buffer in rate.vq.buffers()):
+        for buffer, value in zip(rate.vq.buffers(), before, strict=True):
+            buffer.copy_(value)
+    return z_hat
 
 
 def told(network: Perco, latents: Tensor, number: int) -> Tensor:

@@ -27,6 +27,7 @@ def fitted(run: Run, photos: int = 2000, steps: int = 3000) -> Perco:
     averaged = run.averaged()
     assert isinstance(averaged, Trained)
     assert isinstance(run.task, PercoTask)
+    run.task.place(run.device)  # a run that had ended before has prepared nothing
     network = Perco(replace(averaged.network.shape, modelled=True)).to(run.device).eval()
     network.load_state_dict(averaged.network.state_dict(), strict=False)
     found = []
@@ -47,11 +48,15 @@ def fitted(run: Run, photos: int = 2000, steps: int = 3000) -> Perco:
 def all_indices(
     network: Perco, number: int, space: Space, feed: Feed, photos: int
 ) -> list[NDArray[np.int64]]:
-    """The indices of a feed's photographs, each (y, x)."""
-    store = connect(feed.source)
+    """The indices, each (y, x), of a feed's photographs that are not smaller than a cell of any rate."""
+    store, cell = connect(feed.source), space.cell * max(rate.shrink for rate in network.shape.rates)
     step = max(1, len(feed.photos) // photos)
     read = (read_photo(store, photo) for photo in feed.photos[::step])
-    return [indices_of(network, number, space, pixels_hwc) for pixels_hwc in read if pixels_hwc is not None]
+    return [
+        indices_of(network, number, space, pixels_hwc)
+        for pixels_hwc in read
+        if pixels_hwc is not None and min(pixels_hwc.shape[:2]) >= cell
+    ]
 
 
 @torch.inference_mode()

@@ -1,7 +1,8 @@
 """A recipe: all that a training needs besides photographs; with these -> a run -> weights."""
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -9,13 +10,15 @@ import torch
 from torch import nn
 
 from archiver.codecs.networks import save_network
+from archiver.training.checkpoint import put_in_place
 from archiver.training.loop import Run, Schedule
-from archiver.training.photos import licences, list_photos
+from archiver.training.photos import Photo, licences, list_photos
 from archiver.training.ranks import join_ranks
 from archiver.training.stream import Crops, Feed
 from archiver.training.task import Task
 from archiver.weights import named_weights
-from manifests.storage import Location
+from manifests.storage import Location, locate
+from pipelines.listing import check_apart
 from pipelines.weights import sha256_of_file
 
 
@@ -45,8 +48,15 @@ def start(
 ) -> Run:
     """A run at its first step; `loop.train` takes it to where `out/checkpoint.pt` stands.
 
-    `parts` are weights to build on in place of those that come with the program; ValueError where some are missing.
+    `parts` are weights to build on in place of those that come with the program; ValueError where some are missing, and
+    where the run would write into its source or the other way round.
     """
+    try:
+        check_apart(source, locate(str(out)))
+    except ValueError:
+        raise ValueError(
+            f"source {source} and --out {out}, expected neither to lie within the other"
+        ) from None
     found = dict(parts or {})
     if unknown := sorted(set(found) - set(recipe.parts)):
         raise ValueError(
@@ -65,24 +75,29 @@ def start(
     ranks, device = join_ranks(device)
     feed = Feed(source, tuple(photos), recipe.crops, recipe.crop, recipe.batch)
     schedule = replace(recipe.schedule, steps=steps) if steps else recipe.schedule
-    run = Run(recipe.task(found), feed, schedule, out, device, ranks)
-    out.mkdir(parents=True, exist_ok=True)
     facts = {
         "recipe": recipe.name,
         "source": str(source),
         "photographs": len(photos),
+        "listing": _listing(photos),
         "licences": licences(photos),
         "crop": recipe.crop,
         "batch": recipe.batch,
         "parts": {name: sha256_of_file(file) for name, file in found.items() if file.is_file()},
         "schedule": asdict(schedule),
     }
-    (out / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
-    return run
+    return Run(recipe.task(found), feed, schedule, out, device, ranks, facts)
+
+
+def _listing(photos: Sequence[Photo]) -> str:
+    """SHA-256 of what a training sees of a list of photographs."""
+    return hashlib.sha256(json.dumps([(photo.path, photo.caption) for photo in photos]).encode()).hexdigest()
 
 
 def export(recipe: Recipe, run: Run) -> Path:
     """Writes the averaged weights as the codec loads them, in fp16 or int8."""
     file = run.out / f"{recipe.name}.safetensors"
-    save_network(recipe.network(run), recipe.shape, file, recipe.packed)
+    network = recipe.network(run)
+    with put_in_place(file) as unfinished:
+        save_network(network, recipe.shape, unfinished, recipe.packed)
     return file

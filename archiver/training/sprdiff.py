@@ -86,18 +86,19 @@ class SprdiffTask:
         """The frozen networks that see pictures."""
         return self.shared or network.own_eyes()
 
-    def _place(self, device: torch.device) -> None:
+    def place(self, device: torch.device) -> None:
         """Moves what is no part of the generator to where it is trained."""
         shared = (self.shared.latents, self.shared.distortion) if self.shared else ()
-        for network in (*shared, self.teacher, self.judges.lpips, self.judges.dists):
+        for network in (*shared, self.teacher):
             if isinstance(network, nn.Module):
                 network.to(device)
+        self.judges.to(device)
 
     def prepared(self, batch: Batch, random: torch.Generator) -> Batch:
         """Adds rates, which branches are there, and all noise."""
         crops, side = batch["target"].shape[0], batch["target"].shape[-1]
         device, shape = batch["target"].device, self.shape
-        self._place(device)
+        self.place(device)
         sizes = {
             "noise_latents": (crops, shape.latent, side // shape.stride, side // shape.stride),
             "noise_quarter": (crops, 1, side // 4, side // 4),
@@ -200,7 +201,7 @@ class SprdiffTask:
                 if bool(mine.any()):
                     wanted = target * extra.richer**left
                     excess = torch.log(made.bpp[mine].mean() / wanted + 1e-6)
-                    prices[rate] += extra.price_rate * excess.clamp(-1, 1)
+                    prices[rate] += extra.price_rate * excess.nan_to_num(0.0).clamp(-1, 1)
         return loss
 
     def _distilled(self, teacher: EfficientNetLite, semantic: Tensor, target: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ def fitted(run: Run) -> Sprdiff:
     assert isinstance(averaged, Trained)
     assert isinstance(task, SprdiffTask)
     network, device = averaged.network, run.device
+    task.place(device)  # a run that had ended before has prepared nothing
     store = connect(run.feed.source)
     step = max(1, len(run.feed.photos) // FIT_PHOTOS)
     planes: list[Plane] = []

@@ -4,7 +4,7 @@ import multiprocessing
 import queue
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from manifests.storage import Location, connect
 from pipelines.codec import Pixels
 
 Arrays = Mapping[str, NDArray[np.generic]]  # name -> values, the first axis counts crops
+_Made: TypeAlias = "multiprocessing.queues.Queue[Arrays | ValueError]"
 AHEAD = 2  # blocks that wait to be used
 GIVE_UP_SECONDS = 600
 
@@ -63,15 +64,23 @@ class Feed:
 
 
 def block_of(feed: Feed, number: int) -> Arrays:
-    """All crops of a block, shuffled, but for those that stay together."""
+    """All crops of a block, shuffled, but for those that stay together; ValueError where no picture is fit."""
     rng = np.random.default_rng((feed.seed, number))
     store = connect(feed.source)
     found: list[Arrays] = []
+    unfit: set[int] = set()
     block_seed = int(rng.integers(2**31))
     while len(found) < feed.block_photos:
-        photo = feed.photos[int(rng.integers(len(feed.photos)))]
-        pixels_hwc = read_photo(store, photo)
+        if len(unfit) == len(feed.photos):
+            raise ValueError(
+                f"{feed.source}: no picture that can be read has {feed.crop} pixels a side or more,"
+                f" of {len(feed.photos)} from {feed.photos[0].path} on"
+            )
+        place = int(rng.integers(len(feed.photos)))
+        photo = feed.photos[place]
+        pixels_hwc = None if place in unfit else read_photo(store, photo)
         if pixels_hwc is None or min(pixels_hwc.shape[:2]) < feed.crop:
+            unfit.add(place)
             continue
         small = shrunk(pixels_hwc, rng, max(feed.crop, 256))
         found.append(
@@ -85,7 +94,7 @@ def block_of(feed: Feed, number: int) -> Arrays:
 def batches(feed: Feed, first: int) -> Generator[Arrays]:
     """Batches number `first`, `first` + 1, … without end, cut from blocks that a second process makes ahead."""
     context = multiprocessing.get_context("spawn")
-    ready: multiprocessing.queues.Queue[Arrays] = context.Queue(AHEAD)
+    ready: _Made = context.Queue(AHEAD)
     number = first // feed.batches_a_block
     maker = context.Process(target=_make, args=(feed, number, ready), daemon=True)
     maker.start()
@@ -102,10 +111,13 @@ def batches(feed: Feed, first: int) -> Generator[Arrays]:
         maker.join()
 
 
-def _make(feed: Feed, number: int, ready: "multiprocessing.queues.Queue[Arrays]") -> None:
+def _make(feed: Feed, number: int, ready: "_Made") -> None:
     parent = multiprocessing.parent_process()
     while True:
-        block = block_of(feed, number)
+        try:
+            block: Arrays | ValueError = block_of(feed, number)
+        except (ValueError, OSError) as error:  # for the parent to raise, which then ends this process
+            block = ValueError(str(error))
         number += 1
         while True:
             if parent is not None and not parent.is_alive():
@@ -118,15 +130,19 @@ def _make(feed: Feed, number: int, ready: "multiprocessing.queues.Queue[Arrays]"
                 continue
 
 
-def _next(
-    ready: "multiprocessing.queues.Queue[Arrays]", maker: multiprocessing.process.BaseProcess
-) -> Arrays:
+def _next(ready: "_Made", maker: multiprocessing.process.BaseProcess) -> Arrays:
     for _ in range(GIVE_UP_SECONDS):
         try:
-            return ready.get(timeout=1)
+            block = ready.get(timeout=1)
         except queue.Empty:
             if not maker.is_alive():
-                raise RuntimeError(f"the process that cuts crops ended with {maker.exitcode}") from None
+                raise ChildProcessError(
+                    f"the process that cuts crops ended with exit code {maker.exitcode}"
+                ) from None
+            continue
+        if isinstance(block, ValueError):
+            raise block
+        return block
     raise TimeoutError(f"no block of crops in {GIVE_UP_SECONDS} s")
 
 

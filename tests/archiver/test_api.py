@@ -12,13 +12,15 @@ import pytest
 from PIL import Image
 
 import archiver
-from archiver.api import LostImages, Picture
+from archiver.api import LostImages, Picture, Selection
 from archiver.codecs import load_codec
 from manifests.archive import Archive
-from manifests.records import CodecSpec, EncodedImage
+from manifests.records import CodecSpec, EncodedImage, Record
 from manifests.storage import locate
 from pipelines.codec import Codec
 from tests.archives import SPEC, build, encoded, small_pictures
+from tests.codec_suite import encode_one
+from tests.tiny_gan import tiny_codec, tiny_weights
 
 KEYS = [f"{'ab'[n % 2]}/{n:03}.jpg" for n in range(12)]
 ORDERED = sorted(KEYS)
@@ -68,6 +70,24 @@ def test_a_selection_is_a_sequence(url: str) -> None:
     assert [key for key, _ in selection] == ORDERED  # iteration ends
 
 
+def test_a_slice_is_a_selection(url: str) -> None:
+    selection = archiver.open(url).select()
+    for cut in (slice(2, 5), slice(-3, None), slice(None, None, -4), slice(3, 3), slice(10, 99)):
+        part = selection[cut]
+        assert isinstance(part, Selection)
+        assert part.table["key"].to_pylist() == ORDERED[cut]
+        assert [key for key, _ in part] == ORDERED[cut]
+    assert selection[2:5][-1][0] == ORDERED[4]
+    assert sorted(key for key, _ in selection[::2].restore()) == ORDERED[::2]
+
+
+def test_the_same_index_twice_gives_two_pictures(url: str) -> None:
+    (_, first), (_, second) = archiver.open(url).select().__getitems__([3, 3])
+    before = second.tobytes()
+    first.paste((0, 0, 0), (0, 0, 32, 24))
+    assert second.tobytes() == before != first.tobytes()
+
+
 def test_several_at_once_come_in_the_order_asked_for(url: str) -> None:
     found = archiver.open(url).select().__getitems__([9, 0, 9])
     assert [key for key, _ in found] == [ORDERED[9], ORDERED[0], ORDERED[9]]
@@ -86,6 +106,7 @@ def test_codecs_are_loaded_once(url: str, monkeypatch: pytest.MonkeyPatch) -> No
     for place in range(3):
         selection[place]
     assert len(list(selection.restore())) == 12
+    assert [key for key, _ in selection[4:6]] == ORDERED[4:6]
     assert loaded == [SPEC.id]
 
 
@@ -98,8 +119,37 @@ def test_conditions_limits_and_keys(url: str) -> None:
     assert len(archive.failures()) == 0
     with pytest.raises(ValueError, match="colour"):
         archive.select("colour = 'red'")
-    with pytest.raises(ValueError, match=r"keys 'c\.jpg', expected several"):
-        archive.select(keys="c.jpg")
+    assert len(archive.select(keys=[])) == 0
+
+
+@pytest.mark.parametrize("keys", ["c.jpg", b"x", [b"x"], [Path("a/000.jpg")], ["a/000.jpg", 5]])
+def test_keys_are_several_texts(url: str, keys: object) -> None:
+    with pytest.raises(ValueError, match=r"keys .*, expected several texts: \['a/b.jpg', ...\]"):
+        archiver.open(url).select(keys=keys)  # type: ignore[arg-type]
+
+
+def test_paths_are_as_good_as_texts(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    opened = archiver.open(Path(url), weights_cache="~/weights")
+    assert opened.weights_cache == Path("/home/me/weights")
+    assert opened == archiver.open(url, weights_cache=Path("~/weights"))
+    assert len(opened.select()) == 12
+
+
+@pytest.mark.parametrize("device", ["gpu", "meta", "", "hpu", "cuda:99"])
+def test_a_device_that_is_not_here_is_named(tmp_path: Path, device: str) -> None:
+    weights = tiny_weights(tmp_path)
+    codec = tiny_codec(weights)
+    image = encode_one(codec, small_pictures(1)[0])
+    record = Record("a.jpg", 1000, 1_700_000_000, codec.spec.id, image)
+    location = locate(str(tmp_path / "archive"))
+    found = build(location, [record], spec=codec.spec)
+    ((sha256, file),) = weights.items()
+    found.store.write(f"weights/{sha256}.safetensors", file.read_bytes())
+    opened = archiver.open(location.url, device=device, weights_cache=tmp_path / "cache")
+    with pytest.raises(LostImages, match=rf"device '{device}', expected \"cpu\" or a GPU that is here"):
+        opened.select()[0]
+    assert archiver.open(location.url, weights_cache=tmp_path / "cache").select()[0][0] == "a.jpg"
 
 
 def test_there_must_be_an_archive(tmp_path: Path) -> None:

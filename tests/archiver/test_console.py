@@ -107,6 +107,20 @@ def test_a_pipe_gets_whole_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert out.splitlines()[-1] == key
 
 
+def test_lines_to_a_pipe_end_without_spaces(capsys: pytest.CaptureFixture[str]) -> None:
+    columns = [Column("key", cut=True), Column("bytes", number=True), Column("why")]
+    print_table(columns, [["a  b", 1, "a long reason"], ["a" * 300, 1, None], ["c", None, "d"]])
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line == line.rstrip() for line in lines)
+    assert [line.split() for line in lines] == [
+        ["key", "bytes", "why"],
+        ["a", "b", "1", "a", "long", "reason"],
+        ["a" * 300, "1"],
+        ["c", "d"],
+    ]
+    assert lines[1].startswith("a  b ")
+
+
 def test_a_narrow_terminal_cuts_text_and_keeps_numbers(terminal: Terminal) -> None:
     with redirect_stdout(terminal):
         print_table(

@@ -1,4 +1,5 @@
 import hashlib
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -104,3 +105,53 @@ def test_objects_without_a_hash_in_their_name_can_be_vouched_for(location: Locat
 def test_a_version_tells_its_parts(location: Location) -> None:
     create(location)
     assert paths_at(location, 0) == frozenset()
+
+
+GIVEN = {"name": "toy", "version": 1, "params": {"quality": 3}, "weights": []}
+DONE = Summary("20260131T120000-0123456789", "2026-01-31T12:01:00Z", 3, 1, {"cpu": 2}, {"FORMAT.md": "00"})
+TOLD = json.loads(DONE.to_json())
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"[1]", "a codec spec is list in JSON, expected an object"),
+        (b"\xff", "a codec spec is no JSON"),
+        (b"[" * 100_000, "a codec spec is no JSON"),
+        (json.dumps(GIVEN | {"seed": 7}).encode(), r"says \['seed'\], which only a newer program knows"),
+        (b'{"name":"toy","version":1}', r"does not say \['params', 'weights'\]"),
+        (json.dumps(GIVEN | {"version": "1"}).encode(), "says version '1', expected int"),
+        (json.dumps(GIVEN | {"version": True}).encode(), "says version True, expected int"),
+        (json.dumps(GIVEN | {"weights": [5]}).encode(), r"says weights \[5\], expected list\[str\]"),
+        (json.dumps(GIVEN | {"params": {"scale": [1]}}).encode(), r"says params {'scale': \[1\]}, expected"),
+    ],
+)
+def test_what_is_no_spec_is_refused(content: bytes, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        CodecSpec.from_json(content)
+
+
+@pytest.mark.parametrize("value", [1, 0.5, "4:2:0", True])
+def test_a_spec_of_any_kind_of_parameter_comes_back(value: int | float | str | bool) -> None:
+    spec = CodecSpec("toy", 1, {"x": value})
+    assert CodecSpec.from_json(spec.to_json()) == spec
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ([1], "a summary is list in JSON, expected an object"),
+        ({"format": 2}, "summary format of run None is not 1"),
+        ({"format": 1, "run": "x"}, r"a summary does not say \['finished', 'images', "),
+        (TOLD | {"objects": ["FORMAT.md"]}, r"says objects \['FORMAT.md'\], expected dict\[str, str\]"),
+        (TOLD | {"objects": {"FORMAT.md": [0]}}, "says objects .*, expected"),
+        (TOLD | {"encode_seconds": {"cpu": "long"}}, "says encode_seconds .*, expected"),
+    ],
+)
+def test_what_is_no_summary_is_refused(told: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Summary.from_json(json.dumps(told).encode())
+
+
+def test_what_newer_programs_add_to_a_summary_is_passed_over() -> None:
+    assert Summary.from_json(json.dumps(TOLD | {"watts": 300}).encode()) == DONE

@@ -23,6 +23,22 @@ def test_no_secret_in_anything_that_is_printed() -> None:
     assert not any(word in repr(resolve(location)) for word in ("ACCESS", "SECRET", "TOKEN"))
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("zip::https://me:secret@h/x.zip?sig=1", "zip::https://h/x.zip?..."),
+        ("zip://a/b.jpg::https://me:secret@h:81/x.zip", "zip://a/b.jpg::https://h:81/x.zip"),
+        ("zip://*.jpg::simplecache::https://h/x.zip?sig=1", "zip://*.jpg::simplecache::https://h/x.zip?..."),
+        ("https://me:sec@ret@h", "https://h"),
+        ("https://h/a@b.jpg", "https://h/a@b.jpg"),
+        ("/photos/a::b?c", "/photos/a::b?c"),
+    ],
+)
+def test_each_url_of_a_chain_is_shown_without_secrets(url: str, shown: str) -> None:
+    assert str(Location(url)) == shown
+    assert repr(Location(url)) == f"Location({shown!r}, options [])"
+
+
 def test_locations_have_one_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     here = str(tmp_path)

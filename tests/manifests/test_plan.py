@@ -1,6 +1,10 @@
-from dataclasses import replace
+import hashlib
+import io
+import json
+from dataclasses import asdict, replace
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from manifests.plan import (
@@ -50,6 +54,37 @@ def test_a_plan_with_a_flipped_bit_is_refused() -> None:
         damaged = content[:place] + bytes([content[place] ^ 8]) + content[place + 1 :]
         with pytest.raises(ValueError, match=f"plan of run {run} is damaged"):
             plan_of(run, damaged)
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        (asdict(HEAD), "plan format None of run .*, this program reads 1"),
+        ({"format": 2, "sources": []}, "plan format 2 of run .*, this program reads 1"),
+        ({"format": 1, **asdict(HEAD), "seed": 7}, r"says \['seed'\], which only a newer program knows"),
+        ({"format": 1, "source": "/photos"}, r"does not say \['spec', 'created', .*'shard_records'\]"),
+        ({"format": 1, **asdict(HEAD), "shard_records": "ten"}, "says shard_records 'ten', expected int"),
+        ({"format": 1, **asdict(HEAD), "keep": None}, "says keep None, expected str"),
+        ([1], "is list in JSON, expected an object"),
+    ],
+)
+def test_a_plan_of_another_program_is_refused(told: object, words: str) -> None:
+    sink = io.BytesIO()
+    pq.write_table(plan_rows([100]).replace_schema_metadata({"archiver": json.dumps(told)}), sink)
+    content = sink.getvalue()
+    run = f"20260131T235959-{hashlib.sha256(content).hexdigest()[:10]}"
+    for read in (plan_of, head_of_plan):
+        with pytest.raises(ValueError, match=words):
+            read(run, content)
+
+
+def test_the_first_plans_do_not_say_what_is_kept() -> None:
+    told = {name: value for name, value in asdict(HEAD).items() if name != "keep"}
+    sink = io.BytesIO()
+    rows = plan_rows([100]).replace_schema_metadata({"archiver": json.dumps({"format": 1, **told})})
+    pq.write_table(rows, sink)
+    run = f"20260131T235959-{hashlib.sha256(sink.getvalue()).hexdigest()[:10]}"
+    assert head_of_plan(run, sink.getvalue()) == HEAD
 
 
 def test_a_plan_takes_few_bytes_a_key() -> None:

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from unittest import mock
 
@@ -321,3 +322,24 @@ def test_any_fsspec_filesystem_is_a_source(tmp_path: Path) -> None:
 def test_times_come_in_many_types() -> None:
     assert mtime_of({"updated": "2024-05-01T00:00:10Z"}) == mtime_of({"mtime": 1714521610.9}) == 1714521610
     assert mtime_of({"name": "x"}) == 0
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/New_York"])
+def test_a_time_without_a_zone_is_utc(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        found = [
+            mtime_of({"created": "2024-05-01T00:00:10"}),
+            mtime_of({"created": datetime(2024, 5, 1, 0, 0, 10)}),
+            mtime_of({"created": "2024-05-01T09:00:10+09:00"}),
+            mtime_of({"date_time": (2024, 5, 1, 0, 0, 10)}),
+        ]
+    time.tzset()
+    assert found == [1714521610] * 4
+
+
+@pytest.mark.parametrize("told", ["Wed, 01 May 2024 00:00:10 GMT", "", float("nan"), (1980, 0, 0, 0, 0, 0)])
+def test_a_time_in_another_notation_is_not_told(told: object) -> None:
+    assert mtime_of({"date_time": told}) == 0
+    assert mtime_of({"last_modified": told, "created": "2024-05-01T00:00:10Z"}) == 1714521610

@@ -1,6 +1,7 @@
 import contextlib
 import io
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Sequence
 
@@ -9,7 +10,16 @@ import pytest
 from PIL import Image, ImageCms
 
 from pipelines.codec import Pixels
-from pipelines.images import DAMAGED, EMPTY, NOT_AN_IMAGE, TOO_LARGE, UNSUPPORTED, UnreadableImage, read_image
+from pipelines.images import (
+    BAND,
+    DAMAGED,
+    EMPTY,
+    NOT_AN_IMAGE,
+    TOO_LARGE,
+    UNSUPPORTED,
+    UnreadableImage,
+    read_image,
+)
 
 COLOURS: Pixels = np.array(  # 2 high, 3 wide
     [[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[10, 20, 30], [40, 50, 60], [200, 210, 220]]], dtype=np.uint8
@@ -189,6 +199,32 @@ def test_a_grey_or_indexed_picture_with_an_rgb_profile_is_read(mode: str) -> Non
     assert found.pixels_hwc.tolist() == [[[80, 80, 80]]]
 
 
+def grey_profile(gamma: float) -> bytes:
+    """An ICC profile of greys, made by hand: white D50, and the exponent of its curve."""
+    white = b"XYZ " + bytes(4) + struct.pack(">iii", 0xF6D6, 0x10000, 0xD32D)
+    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
+    tags = struct.pack(">I4sII4sII", 2, b"wtpt", 156, len(white), b"kTRC", 156 + len(white), len(curve))
+    size = 156 + len(white) + len(curve)
+    header = struct.pack(">I4xI4s4s4s", size, 0x02400000, b"mntr", b"GRAY", b"XYZ ").ljust(36, b"\0")
+    header += b"acsp" + bytes(28) + struct.pack(">iii", 0xF6D6, 0x10000, 0xD32D)
+    return header.ljust(128, b"\0") + tags + white + curve
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P"])
+def test_a_grey_profile_counts_in_every_mode(mode: str) -> None:
+    # Linear light: 64 of 255 is a quarter, which sRGB writes as 137.
+    image = Image.new("L", (1, 1), 64).convert(mode)
+    found = read_image(file_of(image, icc_profile=grey_profile(1.0)))
+    assert np.abs(found.pixels_hwc[0, 0].astype(int) - 137).max() <= 1
+    assert found.notes == "ICC profile converted to sRGB"
+
+
+def test_a_grey_profile_of_colours_is_unusable() -> None:
+    found = read_image(file_of(Image.fromarray(COLOURS), icc_profile=grey_profile(1.0)))
+    assert found.pixels_hwc.tolist() == COLOURS.tolist()
+    assert found.notes == "ICC profile unusable, taken as sRGB"
+
+
 @pytest.mark.parametrize("profile", [b"not a profile", b"\x00" * 200])
 def test_a_broken_profile_is_noted_and_the_pixels_kept(profile: bytes) -> None:
     found = read_image(file_of(Image.fromarray(COLOURS), icc_profile=profile))
@@ -229,6 +265,49 @@ def test_thirty_two_bit_levels_are_stretched_and_noted() -> None:
     found = read_image(file_of(Image.fromarray(np.array([[0, 200_000, 1_000_000]], np.int32)), "TIFF"))
     assert found.pixels_hwc[0, :, 2].tolist() == [0, 51, 255]
     assert found.notes == "levels 0 to 1e+06 stretched to 8 bits"
+
+
+def test_thirty_two_bit_integers_that_fit_eight_keep_their_levels() -> None:
+    found = read_image(file_of(Image.fromarray(np.array([[0, 77, 255]], np.int32)), "TIFF"))
+    assert found.pixels_hwc[0, :, 1].tolist() == [0, 77, 255]
+    assert found.notes == "32-bit integers 0..255 reduced to 8 bits"
+
+
+def test_dark_sixteen_bit_levels_stay_dark() -> None:
+    found = read_image(file_of(Image.fromarray(np.array([[0, 77, 255]], np.uint16)), "TIFF"))
+    assert found.pixels_hwc[0, :, 1].tolist() == [0, 0, 1]
+    assert found.notes == "16 bits a channel reduced to 8"
+
+
+@pytest.mark.parametrize("height", [1, BAND - 1, BAND, BAND + 1, 2 * BAND, 2 * BAND + 3])
+@pytest.mark.parametrize("kind", ["uint16", "big-endian", "int32", "float32"])
+def test_tall_greys_are_reduced_row_by_row(height: int, kind: str) -> None:
+    levels = np.random.default_rng(2).integers(0, 65536, (height, 5))
+    levels[0, :2] = levels[-1, :2] = 0, 65535  # extremes in the first band, or the last alone
+    levels[: height // 2, :2] = 7
+    expected = levels / 257
+    if kind == "big-endian":
+        content = png(5, height, 16, 0, b"".join(b"\0" + row.tobytes() for row in levels.astype(">u2")))
+    elif kind == "uint16":
+        content = file_of(Image.fromarray(levels.astype(np.uint16)), "TIFF")
+    else:
+        spread = levels.astype(kind) * 100 - 70_000
+        low, high = float(spread.min()), float(spread.max())
+        expected = (spread.astype(np.float64) - low) * (255 / (high - low))
+        content = file_of(Image.fromarray(spread), "TIFF")
+    found = read_image(content).pixels_hwc
+    assert found.shape == (height, 5, 3)
+    assert np.array_equal(found[..., 0], np.rint(expected))
+
+
+def test_tall_greys_take_little_memory() -> None:
+    """Doubles of all of them, some at a time, were 16 times the picture."""
+    content = file_of(Image.fromarray(np.full((8000, 500), 300, np.uint16)), "TIFF")
+    tracemalloc.start()
+    read_image(content, max_pixels=4_000_000)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 40_000_000
 
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "TIFF", "PNG", "AVIF"])

@@ -148,9 +148,26 @@ def test_labels_of_the_codecs_own_come_from_the_picture(codec: GanCodec) -> None
 
 
 def test_a_cell_is_coded_where_any_pixel_is_and_else_what_most_are() -> None:
-    labels = np.array([[1, 1, 2, 2], [1, 0, 2, 5], [7, OWN, OWN, OWN], [7, 7, OWN, OWN]], dtype=np.uint8)
+    labels = np.array(
+        [[1, 1, 2, 2, 2], [1, 0, 2, 5, 5], [7, OWN, OWN, OWN, OWN], [7, 7, OWN, OWN, OWN]], dtype=np.uint8
+    )
     own = np.array([[9, 9, 9], [9, 8, 9]], dtype=np.uint8)
     assert cell_labels(labels, own, 2).tolist() == [[0, 2, 2], [7, 8, 9]]
+
+
+@pytest.mark.parametrize(("height", "width"), [(2, 6), (5, 6), (4, 4), (4, 7), (0, 0)])
+def test_labels_of_another_picture_are_refused(height: int, width: int) -> None:
+    own = np.ones((2, 3), dtype=np.uint8)
+    with pytest.raises(
+        ValueError, match=f"labels of {width} x {height} pixels, expected some of 3 x 2 cells of 2"
+    ):
+        cell_labels(np.zeros((height, width), dtype=np.uint8), own, 2)
+
+
+def test_a_picture_with_labels_of_another_is_refused(codec: GanCodec) -> None:
+    for height, width in ((32, 64), (96, 64), (64, 100)):
+        with pytest.raises(ValueError, match=f"labels of {width} x {height} pixels"):
+            codec.encode([Picture(photo(64, 64), None, lower_half(height, width, 3))])
 
 
 def test_a_label_that_the_weights_do_not_know_is_refused(codec: GanCodec) -> None:

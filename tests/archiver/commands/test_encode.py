@@ -1,19 +1,23 @@
 """`archiver encode`: what it prints, and how it ends."""
 
+import io
 import json
 import re
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from archiver.codecs import layered_style
 from archiver.console import bytes_text
 from archiver.presets import DEFAULT, find_preset
 from archiver.weights import local_weights
-from manifests.storage import connect
+from manifests.archive import Archive
+from manifests.storage import connect, locate
 from tests.command_line import objects, refuse, run, succeed
 from tests.photos import CAPTIONS, write_photos
 from tests.servers import S3Server
@@ -34,6 +38,19 @@ def test_encode_says_what_it_did(source: Path, tmp_path: Path) -> None:
 
     out = succeed("encode", source, tmp_path / "archive", "--captions", "sidecar", "--workers", 0)
     assert out == "Nothing to do.\n  4 images in the archive already\n  4 other files left out\n"
+
+
+def test_an_archive_holds_no_secret_of_its_source(source: Path, tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as file:
+        file.write(source / "animals/cat.jpg", "cat.jpg")
+    fsspec.filesystem("memory").pipe_file("/me:PASSWORD@h/x.zip?sig=SIGNED", packed.getvalue())
+    url = "zip::memory://me:PASSWORD@h/x.zip?sig=SIGNED"
+    succeed("encode", url, tmp_path / "archive", "--codec", "avif-0.01", "--workers", 0)
+    found = Archive(locate(str(tmp_path / "archive")))
+    assert [found.plan_head(run).source for run in found.runs()] == ["zip::memory://h/x.zip?..."]
+    contents = [path.read_bytes() for path in (tmp_path / "archive").rglob("*") if path.is_file()]
+    assert not any(word in content for word in (b"PASSWORD", b"SIGNED") for content in contents)
 
 
 def test_images_of_files_that_have_changed_and_fail_are_named_and_stay(source: Path, tmp_path: Path) -> None:

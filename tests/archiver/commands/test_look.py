@@ -25,7 +25,7 @@ def test_ls(shared: Path) -> None:
         "people/astronaut.jpg",
         "table/coffee.jpg",
     ]
-    assert lines[1].rstrip().endswith(CAPTIONS["animals/cat.jpg"])
+    assert lines[1].endswith(CAPTIONS["animals/cat.jpg"])
     assert lines[1].split()[1:4] == ["226", "x", "150"]
     assert re.fullmatch(r"3 images: [\d.]+ kB at the source, [\d.]+ kB here", lines[-1])
 

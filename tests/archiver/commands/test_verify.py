@@ -1,15 +1,18 @@
 """`archiver verify`: intact archives, and damaged ones."""
 
+import hashlib
 import json
 import re
 import shutil
 from pathlib import Path
 
+import pytest
+
 from manifests.archive import Archive
 from manifests.read import read_records
 from manifests.records import Record
 from manifests.storage import locate
-from tests.command_line import run, succeed
+from tests.command_line import refuse, run, succeed
 
 
 def test_verify_an_intact_archive(shared: Path) -> None:
@@ -44,6 +47,25 @@ def test_verify_names_what_is_damaged(shared: Path, tmp_path: Path) -> None:
     restored = run("restore", archive, tmp_path / "out", "--json")
     assert restored.exit_code == 1
     assert json.loads(restored.stdout)["written"] == 2
+
+
+@pytest.mark.parametrize("content", [b"[1]", b"{}", b"[" * 100_000])
+def test_what_is_no_spec_is_told_in_one_line_and_harms_no_row(
+    shared: Path, tmp_path: Path, content: bytes
+) -> None:
+    archive = shutil.copytree(shared, tmp_path / "archive")
+    (archive / f"specs/{hashlib.sha256(content).hexdigest()[:16]}.json").write_bytes(content)
+    assert "archiver verify: a codec spec " in refuse("verify", archive)
+    assert succeed("ls", archive) == succeed("ls", shared)
+
+
+def test_what_is_no_summary_is_told_in_one_line(shared: Path, tmp_path: Path) -> None:
+    archive = shutil.copytree(shared, tmp_path / "archive")
+    (summary,) = archive.glob("runs/*/summary-*.json")
+    content = json.dumps(json.loads(summary.read_bytes()) | {"objects": []}).encode()
+    summary.unlink()
+    (summary.parent / f"summary-{hashlib.sha256(content).hexdigest()[:16]}.json").write_bytes(content)
+    assert "archiver verify: a summary says objects []" in refuse("verify", archive)
 
 
 def _bitstream(archive: Path, key: str) -> bytes:

@@ -134,7 +134,8 @@ def test_what_cannot_be_imported_is_one_line_and_leaves_nothing(published: Path,
     words = ("weights", "import", "perco-sd", published / "checkpoint", "--base", published / "base")
     assert "32 x 32 indices of 256 codes (rate 0.0313), rate 0.1250" in refuse(*words, "--rate", "0.1250")
     assert "rate '1', expected one of 0.0019, " in refuse(*words, "--rate", "1")
-    assert "preset 'perco-sd-0.0098', this program knows: " in refuse(*words, "--rate", "0.0098")
+    assert "rate 0.0098 has 16 x 16 of 1024" in refuse(*words, "--rate", "0.0098")
+    assert refuse(*words).endswith("checkpoint is a folder: expected --rate, and no --part")
     assert "has no vae/: expected --base" in refuse(*words[:4], "--rate", "0.0313")
     assert not user.exists()
 

@@ -16,6 +16,7 @@ from archiver.training.perceptual import Weights
 from archiver.training.recipe import Recipe, export, start
 from archiver.training.stream import PlainCrops, block_of
 from manifests.storage import locate
+from tests.meta_device import left_behind
 from tests.samples import photograph
 from tests.tiny_training import write_photographs
 
@@ -71,6 +72,11 @@ def test_parts_are_named_and_known(tmp_path: Path) -> None:
     absent = replace(SECOND, parts=("layered-1",))
     with pytest.raises(ValueError, match="builds on layered-1: --part layered-1=FILE"):
         start(absent, source, tmp_path / "2", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("weights", [None, Weights()])
+def test_what_judges_is_where_the_batch_is(weights: Weights | None) -> None:
+    assert left_behind(AutoencoderTask(SHAPE, weights), {"target": torch.zeros(1, 3, 64, 64)}) == []
 
 
 def test_tiles_equal_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from archiver.training.stream import PlainCrops
 from manifests.storage import locate
 from tests.codec_suite import decode_one, encode_one
 from tests.golden_files import sha256
+from tests.meta_device import left_behind
 from tests.samples import photo
 from tests.tiny_gan import tiny_codec
 from tests.tiny_training import write_photographs
@@ -179,6 +180,21 @@ def test_a_batch_has_one_rate_and_is_remembered_with_its_like() -> None:
         assert changed.nonzero().flatten().tolist() == [place]
         drawn.add(channels)
     assert drawn == {2, 4}
+
+
+def test_a_batch_that_is_not_finite_leaves_the_palette() -> None:
+    torch.manual_seed(0)
+    task, random = GanTask(EMBEDDED, Weights(), GanWeights()), torch.Generator().manual_seed(0)
+    target = torch.rand(2, 3, 64, 64) * 2 - 1
+    palette = task.generator.network.get_buffer("palette")
+    task._labels(target, 0, random)
+    task._labels(target * torch.nan, 1, random)
+    assert bool(palette.isfinite().all())
+
+
+def test_what_judges_is_where_the_batch_is() -> None:
+    task = GanTask(EMBEDDED, Weights(), GanWeights())
+    assert left_behind(task, {"target": torch.zeros(1, 3, 64, 64)}) == []
 
 
 def test_the_papers_layout_has_the_papers_widths() -> None:

@@ -15,6 +15,7 @@ from archiver.training.layered import LayeredTask, LayeredWeights, grow
 from archiver.training.perceptual import Weights
 from archiver.training.recipes import find_recipe
 from archiver.weights import named_weights
+from tests.meta_device import left_behind
 
 SMALLER = Shape(fine=8, coarse=8, fine_blocks=1, coarse_blocks=1)
 LARGER = Shape(fine=8, coarse=8, fine_blocks=1, coarse_blocks=3)
@@ -184,6 +185,10 @@ def test_what_is_drawn_in_the_margin_counts_nothing(margin: int, monkeypatch: py
     inner = slice(margin, side - margin)
     assert bool(counts[inner, inner].all())
     assert int(counts.sum()) == (side - 2 * margin) ** 2
+
+
+def test_what_judges_is_where_the_batch_is() -> None:
+    assert left_behind(LayeredTask(SIDED, Weights()), {"target": torch.zeros(1, 3, 64, 64)}) == []
 
 
 def test_the_recipe_makes_a_network_as_the_one_that_ships() -> None:

@@ -38,6 +38,16 @@ def test_batches_join_those_of_their_kind_alone() -> None:
     assert mosaic(dists, bright, 1) == pytest.approx(float(other), rel=1e-4)
 
 
+def test_a_batch_that_is_not_finite_is_not_remembered() -> None:
+    dists = DISTS()
+    real = features(1)
+    mosaic = Mosaic(1)
+    before = mosaic(dists, moments(dists, 0.8 * real, real), 0)
+    assert not mosaic(dists, moments(dists, torch.nan * real, real), 0).isfinite()
+    after = mosaic(dists, moments(dists, 0.8 * real, real), 0)
+    assert after == pytest.approx(float(before), rel=1e-4)
+
+
 def test_the_slope_is_that_of_a_batch_alone() -> None:
     dists = DISTS()
     real = features(1)

@@ -3,17 +3,20 @@
 import json
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from archiver.codecs.perco import load_perco
 from archiver.codecs.perco_import import RATES, import_perco
 from archiver.codecs.perco_networks import CosineVQ, HyperEncoder, Perco, Shape, shape_of
 from archiver.codecs.perco_text import TextShape
+from archiver.training import perco
 from archiver.training.loop import Run, Schedule, in_parts, train
 from archiver.training.perco import (
     CAPTION_BYTES,
@@ -25,9 +28,10 @@ from archiver.training.perco import (
     embedded_task,
     from_letters,
     perplexity,
+    quantised,
     to_letters,
 )
-from archiver.training.perco_fit import fitted
+from archiver.training.perco_fit import all_indices, fitted
 from archiver.training.perco_sd import PARTS, foundation_task, weights_of_rate, widened
 from archiver.training.photos import list_photos
 from archiver.training.recipe import Recipe, export, start
@@ -38,6 +42,7 @@ from manifests.records import CodecSpec, Param
 from manifests.storage import locate
 from tests.codec_suite import decode_one, encode_one
 from tests.golden_files import sha256
+from tests.meta_device import left_behind
 from tests.samples import photo
 from tests.tiny_perco import PARAMS, SHAPE, write_autoencoder
 from tests.tiny_perco_sd import write_base, write_checkpoint
@@ -173,6 +178,29 @@ def test_stable_diffusion_becomes_weights_that_code(
     codec = load_perco(CodecSpec("perco", 1, params, tuple(weights)), weights, "cpu")
     encoded = encode_one(codec, photo(70, 100))
     assert decode_one(codec, encoded).shape == (70, 100, 3)
+
+
+def test_what_is_frozen_is_where_the_batch_is(
+    tmp_path: Path, parts: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(perco, "autocast", lambda _: nullcontext())  # which knows no `meta`
+    captions = torch.from_numpy(np.tile(to_letters("a cat"), (2, 1)))
+    batch = {"target": torch.zeros(2, 3, 64, 64), "caption": captions}
+    for recipe in (embedded(write_autoencoder(tmp_path)), foundation(shape_in(parts["unet"]))):
+        assert left_behind(recipe.task(parts), batch) == []
+
+
+def test_a_picture_smaller_than_a_cell_is_left_out_of_the_fit(tmp_path: Path) -> None:
+    source = write_photographs(tmp_path)
+    Image.new("RGB", (20, 40)).save(source / "icon.png")
+    run = run_of(embedded(write_autoencoder(tmp_path)), source, tmp_path / "run")
+    assert isinstance(run.task, PercoTask)
+    assert isinstance(run.task.generator, Trained)
+    for number in range(2):
+        found = all_indices(run.task.generator.network, number, run.task.space, run.feed, 9)
+        assert len(found) == len(run.feed.photos) - 1
+    run.out.mkdir(exist_ok=True)
+    fitted(run, steps=5)
 
 
 def test_training_begins_with_the_checkpoint_of_the_same_rate(
@@ -315,6 +343,20 @@ def test_codes_move_to_what_falls_to_them_and_none_stays_unused() -> None:
     assert sorted(indices.tolist()) == [0, 1]
     assert torch.allclose(vq.codebook[indices], z[:2, :, 0, 0], atol=0.02)
     assert perplexity(vq.seen) == pytest.approx(2, abs=0.05)
+
+
+def test_codes_learn_nothing_of_what_is_not_finite() -> None:
+    torch.manual_seed(0)
+    rate = Perco(TINY).rate(0)
+    latents = torch.randn(2, TINY.latent, 4, 4)
+    quantised(rate, latents, _seeded(0))
+    before = {name: value.clone() for name, value in rate.vq.state_dict().items()}
+    latents[0, 0, 0, 0] = torch.nan
+    quantised(rate, latents, _seeded(1))
+    for name, value in rate.vq.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    quantised(rate, torch.randn(2, TINY.latent, 4, 4), _seeded(2))
+    assert not torch.equal(rate.vq.sums, before["sums"])
 
 
 def test_slopes_go_through_the_quantiser() -> None:

@@ -22,6 +22,7 @@ from archiver.training.stream import PlainCrops
 from manifests.storage import locate
 from tests.codec_suite import decode_one, encode_one
 from tests.golden_files import sha256
+from tests.meta_device import left_behind
 from tests.samples import photo
 from tests.tiny_sprdiff import SHAPE, tiny_codec, tiny_parts
 from tests.tiny_training import write_photographs
@@ -158,6 +159,20 @@ def test_a_rate_that_takes_too_many_bits_gets_dearer(
     task.generator_loss(batch, 10, random)
     change = task.generator.get_buffer("prices") - before
     assert bool((change > 0).all() if dearer else (change < 0).all())
+
+
+def test_a_batch_that_is_not_finite_changes_no_price(parts: Mapping[str, Path]) -> None:
+    task = SprdiffTask(SHAPE, Weights(), EXTRA, embedded_eyes(parts))
+    random = torch.Generator().manual_seed(0)
+    batch = task.prepared({"target": torch.full((3, 3, 64, 64), torch.nan)}, random)
+    before = task.generator.get_buffer("prices").clone()
+    task.generator_loss(batch, 0, random)
+    assert torch.equal(task.generator.get_buffer("prices"), before)
+
+
+def test_what_is_frozen_is_where_the_batch_is(parts: Mapping[str, Path]) -> None:
+    task = SprdiffTask(SHAPE, Weights(), EXTRA, embedded_eyes(parts))
+    assert left_behind(task, {"target": torch.zeros(3, 3, 64, 64)}) == []
 
 
 def test_the_recipe_makes_what_the_codec_loads() -> None:

@@ -1,18 +1,23 @@
 """Crops of photographs, and the process that cuts them."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from archiver.training.photos import list_photos
-from archiver.training.stream import Arrays, Feed, block_of
-from manifests.storage import locate
+from archiver.training import stream
+from archiver.training.photos import Photo, list_photos, read_photo
+from archiver.training.stream import Arrays, Feed, PlainCrops, batches, block_of
+from manifests.storage import Store, locate
 from pipelines.codec import Pixels
 from tests.tiny_training import write_photographs
 
@@ -60,6 +65,48 @@ def test_crops_of_a_photograph_stay_together_where_they_must(together: int, tmp_
     assert (together == 2) == bool(np.all((photos[:, 0] == photos[:, 1]) & (crops[:, 0] + 1 == crops[:, 1])))
     assert len(np.unique(photos[:6, 0])) > 1  # the pairs are shuffled
     assert sorted(crops.ravel().tolist()) == sorted([*range(8)] * 6)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Feed:
+    """Of a thumbnail, and of a file that is no picture."""
+    Image.new("RGB", (100, 63)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    source = locate(str(tmp_path))
+    return Feed(source, tuple(list_photos(source)), PlainCrops(64), 64, 2)
+
+
+def test_without_a_picture_that_is_large_enough_there_are_no_crops(small: Feed) -> None:
+    told = f"{small.source}: no picture that can be read has 64 pixels a side or more, of 2 from a.png on"
+    with pytest.raises(ValueError, match=told):
+        block_of(small, 0)
+    with closing(batches(small, 0)) as made, pytest.raises(ValueError, match=told):  # of another process
+        next(made)
+
+
+def test_pictures_that_are_no_use_are_read_once_a_block(
+    small: Feed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+
+    def reading(store: Store, photo: Photo) -> Pixels | None:
+        read.append(photo.path)
+        return read_photo(store, photo)
+
+    monkeypatch.setattr(stream, "read_photo", reading)
+    Image.new("RGB", (80, 64)).save(tmp_path / "c.png")
+    block = block_of(replace(small, photos=tuple(list_photos(small.source))), 0)
+    assert len(block["target"]) == 128
+    assert sorted(read) == ["a.png", "b.png", *["c.png"] * 16]
+
+
+def test_a_process_that_was_killed_is_told_of() -> None:
+    context = multiprocessing.get_context("spawn")
+    maker = context.Process(target=os._exit, args=(3,))
+    maker.start()
+    maker.join()
+    with pytest.raises(OSError, match="the process that cuts crops ended with exit code 3"):
+        stream._next(context.Queue(), maker)
 
 
 def test_it_ends_when_a_training_was_killed(tmp_path: Path) -> None:

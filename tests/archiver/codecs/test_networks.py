@@ -87,13 +87,13 @@ def claiming(file: Path, shape: object, tensors: dict[str, Tensor] | None = None
 @pytest.mark.parametrize(
     ("shape", "words"),
     [
-        ({"blocks": 3000}, "blocks 3000, expected 0 to 100"),
-        ({"deep_blocks": -1}, "deep_blocks -1, expected 0 to 100"),
+        ({"blocks": 3000}, "blocks 3000, expected 0 to 32"),
+        ({"deep_blocks": -1}, "deep_blocks -1, expected 0 to 32"),
         ({"coarse": 10**9}, "coarse 1000000000, expected 0 to 65,536"),
         ({"coarse": 1e9}, "coarse 1000000000.0, expected 0 to 65,536"),
         ({"rates": [{"codes": 10**9}]}, "codes 1000000000, expected 0 to 65,536"),
         ({"unet": {"block_out_channels": [8, 10**9]}}, "block_out_channels 1000000000, expected"),
-        ({"unet": {"layers_per_block": 3000}}, "layers_per_block 3000, expected 0 to 100"),
+        ({"unet": {"layers_per_block": 3000}}, "layers_per_block 3000, expected 0 to 32"),
         ('{"decay": NaN}', "decay nan, expected"),
         ("[" * 5000, "maximum recursion depth"),
         ("{", "holds other weights"),

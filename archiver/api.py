@@ -123,9 +123,7 @@ class Selection:
         """As [self[i] for i in indices], decoded together; DataLoader calls this where it is defined."""
         keys = [self._key(index) for index in indices]
         found = dict(self._restored(keys))
-        return [
-            (key, found[key].copy()) for key in keys
-        ]  # each its own, also of an index that is there twice
+        return [(key, found[key].copy()) for key in keys]  # an index may be there twice
 
     def restore(self) -> Iterator[Picture]:
         """All of them, as they lie in the archive. Where some are lost, the others come first, then `LostImages`."""

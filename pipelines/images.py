@@ -215,9 +215,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, st
             of = source.profile.xcolor_space.strip()
             if image.mode == "L" and of == "RGB":
                 image = image.convert("RGB")
-            elif (
-                image.mode == "RGB" and of == "GRAY" and _grey(image)
-            ):  # was a palette, or had an alpha channel
+            elif image.mode == "RGB" and of == "GRAY" and _grey(image):  # from a palette, or grey and alpha
                 image = image.convert("L")
             transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), image.mode, "RGB")
             if image.mode in ("L", "RGB") and _changes_little(transform, image.mode):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from manifests.archive import Summary, log_file, summary_path
 from manifests.mending import mended
 from manifests.part import short_hash
-from manifests.plan import Plan, is_plan_of, plan_of
+from manifests.plan import Plan, head_of_plan, is_plan_of, plan_of
 from manifests.records import CodecSpec
 from manifests.storage import Store
 from pipelines.findings import Finding
@@ -39,8 +39,7 @@ def check_objects(store: Store, objects: Objects) -> Iterator[Finding]:
         match path.split("/"):
             case ["runs", run, "plan.parquet"]:
                 objects.runs.add(run)
-                if not is_plan_of(run, store.read(path)):
-                    yield _damaged(path, f"its sha256 does not begin with {run[-10:]}")
+                yield from _check_plan(store, path, run)
             case ["runs", run, name] if name.startswith("summary-"):
                 objects.finished.add(run)
                 yield from _check_summary(store, objects, path, run)
@@ -68,21 +67,40 @@ def _sha256(store: Store, path: str) -> str:
     return found.hexdigest()
 
 
+def _check_plan(store: Store, path: str, run: str) -> Iterator[Finding]:
+    content = store.read(path)
+    if not is_plan_of(run, content):
+        yield _damaged(path, f"its sha256 does not begin with {run[-10:]}")
+        return
+    try:
+        head_of_plan(run, content)
+    except ValueError as error:
+        yield _damaged(path, str(error))
+
+
 def _check_summary(store: Store, objects: Objects, path: str, run: str) -> Iterator[Finding]:
     content = store.read(path)
     if path != summary_path(run, content):
         yield _damaged(path, "its sha256 does not begin with its name's hash")
         return
-    for vouched, sha256 in Summary.from_json(content).objects.items():
+    try:
+        summary = Summary.from_json(content)
+    except ValueError as error:
+        yield _damaged(path, str(error))
+        return
+    for vouched, sha256 in summary.objects.items():
         objects.vouched.setdefault(vouched, set()).add(sha256)
 
 
 def _check_spec(store: Store, objects: Objects, path: str, spec_id: str) -> Iterator[Finding]:
     content = store.read(path)
-    if short_hash(content) == spec_id:
-        objects.specs[spec_id] = CodecSpec.from_json(content)
-        return
     objects.specs[spec_id] = None
+    if short_hash(content) == spec_id:
+        try:
+            objects.specs[spec_id] = CodecSpec.from_json(content)
+        except ValueError as error:
+            yield _damaged(path, str(error))
+        return
     whole = mended(content, spec_id, 0, min(len(content), 10_000))
     told = "" if whole is None else ": one bit is flipped, which restoring mends"
     yield _damaged(path, f"its sha256 does not begin with its name{told}")

@@ -6,13 +6,14 @@ import re
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from manifests.archive import Archive
 from manifests.read import read_records
 from manifests.records import Record
 from manifests.storage import locate
-from tests.command_line import refuse, run, succeed
+from tests.command_line import run, succeed
 
 
 def test_verify_an_intact_archive(shared: Path) -> None:
@@ -49,23 +50,48 @@ def test_verify_names_what_is_damaged(shared: Path, tmp_path: Path) -> None:
     assert json.loads(restored.stdout)["written"] == 2
 
 
+def damage_of(archive: Path) -> list[tuple[str, str]]:
+    result = run("verify", archive, "--json")
+    assert result.exit_code == 1
+    findings = json.loads(result.stdout)["findings"]
+    return [(one["name"], one["words"]) for one in findings if one["kind"] == "damaged"]
+
+
 @pytest.mark.parametrize("content", [b"[1]", b"{}", b"[" * 100_000])
-def test_what_is_no_spec_is_told_in_one_line_and_harms_no_row(
-    shared: Path, tmp_path: Path, content: bytes
-) -> None:
+def test_what_is_no_spec_is_named_and_harms_no_row(shared: Path, tmp_path: Path, content: bytes) -> None:
     archive = shutil.copytree(shared, tmp_path / "archive")
-    (archive / f"specs/{hashlib.sha256(content).hexdigest()[:16]}.json").write_bytes(content)
-    assert "archiver verify: a codec spec " in refuse("verify", archive)
+    name = f"specs/{hashlib.sha256(content).hexdigest()[:16]}.json"
+    (archive / name).write_bytes(content)
+    ((found, words),) = damage_of(archive)
+    assert found == name
+    assert words.startswith("a codec spec ")
     assert succeed("ls", archive) == succeed("ls", shared)
 
 
-def test_what_is_no_summary_is_told_in_one_line(shared: Path, tmp_path: Path) -> None:
+def test_a_plan_of_a_newer_program_is_named(shared: Path, tmp_path: Path) -> None:
+    archive = shutil.copytree(shared, tmp_path / "archive")
+    (plan,) = archive.glob("runs/*/plan.parquet")
+    table = pq.read_table(plan)
+    told = json.loads(table.schema.metadata[b"archiver"]) | {"colour": "red"}
+    newer = archive / "runs" / "new"
+    newer.mkdir()
+    pq.write_table(table.replace_schema_metadata({b"archiver": json.dumps(told)}), newer / "plan.parquet")
+    content = (newer / "plan.parquet").read_bytes()
+    named = newer.rename(archive / "runs" / f"20300101T000000-{hashlib.sha256(content).hexdigest()[:10]}")
+    ((found, words),) = damage_of(archive)
+    assert found == f"runs/{named.name}/plan.parquet"
+    assert "says ['colour'], which only a newer program knows" in words
+
+
+def test_what_is_no_summary_is_named(shared: Path, tmp_path: Path) -> None:
     archive = shutil.copytree(shared, tmp_path / "archive")
     (summary,) = archive.glob("runs/*/summary-*.json")
     content = json.dumps(json.loads(summary.read_bytes()) | {"objects": []}).encode()
     summary.unlink()
     (summary.parent / f"summary-{hashlib.sha256(content).hexdigest()[:16]}.json").write_bytes(content)
-    assert "archiver verify: a summary says objects []" in refuse("verify", archive)
+    ((found, words),) = damage_of(archive)
+    assert found.startswith(f"runs/{summary.parent.name}/summary-")
+    assert words.startswith("a summary says objects []")
 
 
 def _bitstream(archive: Path, key: str) -> bytes:

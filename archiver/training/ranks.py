@@ -101,8 +101,11 @@ def signals_held() -> Iterator[list[int]]:
         signal.signal(number, before[number])
 
     numbers: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number in numbers:
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    before = {
+        number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)
+    }
+    for number in before:
         signal.signal(number, note)
     try:
         yield came

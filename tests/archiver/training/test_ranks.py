@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,15 @@ def test_each_rank_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None
     assert own_device(cpu) == cpu
 
 
+@pytest.fixture
+def _interrupted_by_sigint() -> Iterator[None]:
+    """As in a terminal: what a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interrupted_by_sigint")
 def test_a_signal_takes_effect_when_the_block_ends_and_a_second_one_at_once() -> None:
     heard: list[int] = []
 
@@ -85,3 +95,12 @@ def test_a_signal_takes_effect_when_the_block_ends_and_a_second_one_at_once() ->
             interrupted(times)
         assert heard == expected
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("_interrupted_by_sigint")
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with signals_held() as came:
+        signal.raise_signal(signal.SIGINT)
+    assert came == []
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN

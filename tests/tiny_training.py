@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from archiver.codecs.layered_shape import Shape
 from archiver.training.layered import LayeredCrops, LayeredTask, LayeredWeights
 from archiver.training.layered_fit import StyleFit, fitted
-from archiver.training.loop import Run, Schedule
 from archiver.training.perceptual import Weights
 from archiver.training.recipe import Recipe
+from archiver.training.run import Run, Schedule
 from archiver.training.stream import PlainCrops
 from archiver.training.task import Batch, Step
 from tests.samples import photograph

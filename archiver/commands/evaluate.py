@@ -16,8 +16,8 @@ from archiver.progress import Meter
 from archiver.weights import complete
 
 if TYPE_CHECKING:
+    from archiver.evaluation.job import EvaluationJob
     from archiver.evaluation.results import Evaluation
-    from archiver.evaluation.run import EvaluationJob
 
 
 class Baseline(StrEnum):
@@ -76,7 +76,7 @@ def evaluate(
 
     Pictures of many megapixels take minutes each, for every codec and baseline: see --limit.
     """
-    from archiver.evaluation.run import EvaluationJob
+    from archiver.evaluation.job import EvaluationJob
 
     if html is not None:
         _check_writable(html)

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from archiver.codecs.autoencoder import Autoencoder, load_autoencoder
 from archiver.codecs.gan_networks import CELL, Shape
-from archiver.training.loop import Run, tensors_of
 from archiver.training.perceptual import Judges, Weights
+from archiver.training.run import Run, tensors_of
 from archiver.training.stream import block_of
 from archiver.training.task import Batch, Step
 

@@ -10,8 +10,8 @@ from archiver.codecs.gan_networks import CELL, CONTEXT, Gan
 from archiver.codecs.label_maps import fit_label_tables
 from archiver.codecs.symbols import LEVELS, fit_tables
 from archiver.training.gan import Trained, boxed
-from archiver.training.loop import Run
 from archiver.training.photos import read_photo
+from archiver.training.run import Run
 from manifests.storage import connect
 from pipelines.codec import Pixels
 

@@ -14,8 +14,8 @@ from archiver.presets import PRESETS
 from archiver.training.context_fit import Plane, fit_context
 from archiver.training.layered import QUALITIES, LayeredTask, Trained
 from archiver.training.layered_styles import directions, slopes, with_style
-from archiver.training.loop import Run
 from archiver.training.photos import read_photo
+from archiver.training.run import Run
 from archiver.training.stream import batches
 from manifests.records import CodecSpec
 from manifests.storage import connect

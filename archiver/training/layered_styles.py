@@ -17,7 +17,7 @@ from archiver.codecs.layered_networks import Enhancer
 from archiver.codecs.layered_style import load_judges
 from archiver.precision import autocast
 from archiver.training.layered import LayeredTask, Trained
-from archiver.training.loop import tensors_of
+from archiver.training.run import tensors_of
 from archiver.training.stream import Arrays
 
 UNIT = 1.0  # the length, over all biases together, of what 1 in a style changes

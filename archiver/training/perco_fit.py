@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from archiver.codecs.perco_indices import fit_model, load_indices
 from archiver.codecs.perco_networks import Perco
 from archiver.codecs.perco_spaces import Space
-from archiver.training.loop import Run
 from archiver.training.perco import PercoTask, Trained
 from archiver.training.photos import read_photo
+from archiver.training.run import Run
 from archiver.training.stream import Feed
 from manifests.storage import connect
 from pipelines.codec import Pixels

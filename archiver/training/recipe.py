@@ -11,9 +11,9 @@ from torch import nn
 
 from archiver.codecs.networks import save_network
 from archiver.training.checkpoint import put_in_place
-from archiver.training.loop import Run, Schedule
 from archiver.training.photos import Photo, licences, list_photos
 from archiver.training.ranks import join_ranks
+from archiver.training.run import Run, Schedule
 from archiver.training.stream import Crops, Feed
 from archiver.training.task import Task
 from archiver.weights import named_weights

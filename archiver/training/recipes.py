@@ -16,7 +16,6 @@ from archiver.training.gan_fit import fitted
 from archiver.training.layered import LayeredCrops, LayeredTask, LayeredWeights
 from archiver.training.layered_fit import StyleFit
 from archiver.training.layered_fit import fitted as layered_fitted
-from archiver.training.loop import Schedule
 from archiver.training.perceptual import Weights
 from archiver.training.perco import TINY as PERCO_TINY
 from archiver.training.perco import PercoCrops, PercoWeights, embedded_task
@@ -24,6 +23,7 @@ from archiver.training.perco_fit import fitted as perco_fitted
 from archiver.training.perco_sd import PARTS as PERCO_SD_PARTS
 from archiver.training.perco_sd import foundation_task, shape_of_rate, weights_of_rate
 from archiver.training.recipe import Recipe
+from archiver.training.run import Schedule
 from archiver.training.sprdiff import SprdiffTask, SprdiffWeights, embedded_eyes, published
 from archiver.training.sprdiff_fit import fitted as frozen
 from archiver.training.stream import PlainCrops

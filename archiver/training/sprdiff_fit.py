@@ -12,8 +12,8 @@ from archiver.codecs.sprdiff import padded, seen_by
 from archiver.codecs.sprdiff_networks import Sprdiff
 from archiver.codecs.sprdiff_shape import BRANCHES
 from archiver.training.context_fit import Plane, fit_context
-from archiver.training.loop import Run
 from archiver.training.photos import read_photo
+from archiver.training.run import Run
 from archiver.training.sprdiff import SprdiffTask, Trained
 from manifests.storage import connect
 

@@ -23,3 +23,11 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert result.exit_code == 1  # one photo is torn
     return folder / "archive"
+
+
+@pytest.fixture
+def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user who has imported nothing yet: the folder of weights."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # fetched weights are kept there
+    return tmp_path / "data/archiver/weights"

@@ -17,8 +17,8 @@ import torch
 
 from archiver.codecs.perco import PercoCodec, load_perco
 from archiver.perception.lpips import LPIPS
-from archiver.training.loop import HELD_OUT
 from archiver.training.photos import list_photos, read_photo
+from archiver.training.run import HELD_OUT
 from manifests.records import CodecSpec, EncodedImage, Param
 from manifests.storage import connect, locate
 from pipelines.codec import Picture, Pixels

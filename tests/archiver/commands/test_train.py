@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from archiver.training import recipes
-from archiver.training.loop import CHECKPOINT
+from archiver.training.run import CHECKPOINT
 from tests.command_line import refuse, run
 from tests.tiny_training import TOY, write_photographs
 

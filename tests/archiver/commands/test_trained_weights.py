@@ -25,13 +25,7 @@ from tests.golden_files import sha256
 from tests.samples import photo
 from tests.tiny_perco_sd import write_base, write_checkpoint
 
-
-@pytest.fixture(autouse=True)
-def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user who has imported nothing yet: the folder of weights."""
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # fetched weights are kept there
-    return tmp_path / "data/archiver/weights"
+pytestmark = pytest.mark.usefixtures("user")
 
 
 @pytest.fixture

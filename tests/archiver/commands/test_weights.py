@@ -14,6 +14,8 @@ from tests.command_line import objects, refuse, succeed
 from tests.samples import photo
 from tests.tiny_perco_sd import write_base, write_checkpoint
 
+pytestmark = pytest.mark.usefixtures("user")
+
 PRESET = "perco-sd-0.0313"
 NEEDS = f"archiver weights import perco-sd CHECKPOINT --base FOLDER_OR_HUB_ID --rate {PRESET[-6:]}"
 
@@ -25,14 +27,6 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_base(folder / "base")
     write_checkpoint(folder / "checkpoint")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user who has imported nothing yet: the folder of weights."""
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # fetched weights are kept there
-    return tmp_path / "data/archiver/weights"
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ from PIL import Image
 
 from archiver.codecs import load_codec
 from archiver.evaluation.html import page
+from archiver.evaluation.job import EvaluationJob
 from archiver.evaluation.metrics import psnr
 from archiver.evaluation.report import curves_of, published_in, to_json
 from archiver.evaluation.results import Evaluation
-from archiver.evaluation.run import EvaluationJob, Progress, evaluate
+from archiver.evaluation.run import Progress, evaluate
 from archiver.presets import find_preset
 from manifests.storage import locate
 from pipelines.codec import Picture, Pixels
@@ -161,11 +162,30 @@ def test_a_work_folder_of_something_else_is_refused(folder: Path, evaluation: Ev
 def test_the_same_job_again_codes_nothing_again(
     folder: Path, evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("archiver.evaluation.run.encode_in_process", None)
-    monkeypatch.setattr("archiver.evaluation.run.decode_in_process", None)
+    monkeypatch.setattr("archiver.evaluation.coding.encode_in_process", None)
+    monkeypatch.setattr("archiver.evaluation.coding.decode_in_process", None)
     *_, again = evaluate(job(folder))
     assert isinstance(again, Evaluation)
     assert again.codecs == evaluation.codecs
+
+
+def test_other_pictures_than_it_began_with_are_refused(originals: dict[str, Pixels], tmp_path: Path) -> None:
+    def begin() -> None:
+        for event in evaluate(replace(job(tmp_path), presets=job(tmp_path).presets[:1], baselines=())):
+            if isinstance(event, Progress) and event.phase.startswith("coding"):
+                return
+
+    for key, pixels_hwc in originals.items():
+        write(tmp_path / "source", key, pixels_hwc)
+    begin()
+    begin()
+    write(tmp_path / "source", "c.png", photo(180, 180))
+    with pytest.raises(ValueError, match="has other pictures than"):
+        begin()
+    (tmp_path / "source" / "c.png").unlink()
+    write(tmp_path / "source", "b/cup.png", photo(190, 190))
+    with pytest.raises(ValueError, match=r"b/cup\.png is not what it was"):
+        begin()
 
 
 def test_an_encoding_that_was_broken_off_goes_on(fresh: EvaluationJob, evaluation: Evaluation) -> None:

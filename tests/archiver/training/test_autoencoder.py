@@ -11,9 +11,10 @@ from archiver.codecs import autoencoder as module
 from archiver.codecs.autoencoder import Autoencoder, decoded_levels, encoded_latents, load_autoencoder
 from archiver.codecs.gan_networks import Shape
 from archiver.training.autoencoder import AutoencoderTask, fitted
-from archiver.training.loop import Schedule, tensors_of, train
+from archiver.training.loop import train
 from archiver.training.perceptual import Weights
 from archiver.training.recipe import Recipe, export, start
+from archiver.training.run import Schedule, tensors_of
 from archiver.training.stream import PlainCrops, block_of
 from manifests.storage import locate
 from tests.meta_device import left_behind

@@ -14,10 +14,11 @@ from archiver.codecs.networks import load_network, save_network
 from archiver.codecs.symbols import LEVELS
 from archiver.training.gan import RATES, GanTask, GanWeights, RateModel, boxes, take_over
 from archiver.training.gan_fit import fitted
-from archiver.training.loop import Run, Schedule, train
+from archiver.training.loop import train
 from archiver.training.perceptual import Weights
 from archiver.training.recipe import Recipe, export, start
 from archiver.training.recipes import find_recipe
+from archiver.training.run import Run, Schedule
 from archiver.training.stream import PlainCrops
 from manifests.storage import locate
 from tests.codec_suite import decode_one, encode_one

@@ -6,9 +6,9 @@ from archiver.codecs.layered_shape import CELL, TOLD, Shape
 from archiver.codecs.layered_style import load_judges
 from archiver.training.layered import LayeredCrops, LayeredTask, LayeredWeights
 from archiver.training.layered_styles import blocks_of, directions, slopes, with_style
-from archiver.training.loop import tensors_of
 from archiver.training.perceptual import Weights
 from archiver.training.recipes import find_recipe
+from archiver.training.run import tensors_of
 from archiver.weights import named_weights
 from tests.samples import photograph
 

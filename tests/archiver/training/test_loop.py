@@ -19,9 +19,10 @@ from archiver.codecs.layered_shape import Shape
 from archiver.codecs.networks import load_network
 from archiver.training import context_fit, layered
 from archiver.training.layered import LayeredCrops, LayeredTask
-from archiver.training.loop import CHECKPOINT, MOST_SKIPPED, Run, train
+from archiver.training.loop import train
 from archiver.training.perceptual import Weights
 from archiver.training.recipe import Recipe, export, start
+from archiver.training.run import CHECKPOINT, MOST_SKIPPED, Run
 from archiver.training.stream import Feed, block_of
 from archiver.training.task import Batch, Step
 from manifests.storage import locate

@@ -17,7 +17,7 @@ from archiver.codecs.perco_import import RATES, import_perco
 from archiver.codecs.perco_networks import CosineVQ, HyperEncoder, Perco, Shape, shape_of
 from archiver.codecs.perco_text import TextShape
 from archiver.training import perco
-from archiver.training.loop import Run, Schedule, in_parts, train
+from archiver.training.loop import train
 from archiver.training.perco import (
     CAPTION_BYTES,
     PercoCrops,
@@ -36,6 +36,7 @@ from archiver.training.perco_sd import PARTS, foundation_task, weights_of_rate, 
 from archiver.training.photos import list_photos
 from archiver.training.recipe import Recipe, export, start
 from archiver.training.recipes import find_recipe
+from archiver.training.run import Run, Schedule, in_parts
 from archiver.training.stream import Feed
 from archiver.training.task import Batch, Step
 from manifests.records import CodecSpec, Param

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from archiver.training.loop import CHECKPOINT, train
+from archiver.training.loop import train
 from archiver.training.recipe import Recipe, export, start
+from archiver.training.run import CHECKPOINT
 from manifests.storage import locate
 from tests.tiny_training import TOY, write_photographs
 

@@ -13,10 +13,11 @@ from archiver.codecs.latent_codec import load_coder
 from archiver.codecs.sprdiff_networks import Sprdiff, averages_and_details
 from archiver.codecs.sprdiff_shape import Shape
 from archiver.training import context_fit, sprdiff_fit
-from archiver.training.loop import Run, Schedule, train
+from archiver.training.loop import train
 from archiver.training.perceptual import Weights
 from archiver.training.recipe import Recipe, export, start
 from archiver.training.recipes import find_recipe
+from archiver.training.run import Run, Schedule
 from archiver.training.sprdiff import SprdiffTask, SprdiffWeights, embedded_eyes
 from archiver.training.stream import PlainCrops
 from manifests.storage import locate

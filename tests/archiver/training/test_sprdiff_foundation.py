@@ -15,10 +15,11 @@ from archiver.codecs.sprdiff_denoiser import Denoiser, signal_and_noise
 from archiver.codecs.sprdiff_foundation import Dino, KlLatents, LowRank, published_names
 from archiver.codecs.sprdiff_shape import FOUNDATION, Shape
 from archiver.training import context_fit, sprdiff_fit
-from archiver.training.loop import Schedule, train
+from archiver.training.loop import train
 from archiver.training.perceptual import Weights
 from archiver.training.recipe import Recipe, export, start
 from archiver.training.recipes import find_recipe
+from archiver.training.run import Schedule
 from archiver.training.sprdiff import SprdiffTask, SprdiffWeights, published
 from archiver.training.stream import PlainCrops
 from manifests.records import CodecSpec

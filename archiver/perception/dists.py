@@ -61,8 +61,8 @@ class DISTS(nn.Module):
 
     def means(self, first: list[Tensor], second: list[Tensor]) -> list[Tensor]:
         """From the `taps` of two pictures: of each map the means of features, squares and products, (5, B, C)."""
-        several = [self.moments([a], [b]) for a, b in zip(first, second, strict=True)]
-        return [moments.double() + squared(moments.double()) for moments in several]
+        several = [self.moments([a], [b]).double() for a, b in zip(first, second, strict=True)]
+        return [moments + squared(moments) for moments in several]
 
     def of_means(self, means: list[Tensor]) -> Tensor:
         """(B,), from `means`."""

@@ -26,7 +26,7 @@ def test_a_straight_case_worked_out_by_hand() -> None:
 
 
 def test_only_the_shared_range_counts() -> None:
-    """The other curve's wild end, at qualities that the anchor does not reach, changes nothing."""
+    """Of the other curve's end, at qualities that the anchor does not reach, its last tangent alone counts."""
     mild = bd_rate(RATES, PSNR, [0.01, 0.04, 0.09, 0.2], [22.5, 24.0, 26.5, 28.0])
     wild = bd_rate(RATES, PSNR, [0.01, 0.04, 0.09, 9.9], [22.5, 24.0, 26.5, 28.0])
     assert mild is not None
